@@ -1,0 +1,303 @@
+"""The `huggingface` frontend: checkpoint folder or transformers model -> program.
+
+One decoder graph without a cache; `positions` is always an input. The model classes are the
+library's own. Parameters are never filled in: the graph is captured over untouched memory and
+weights stay in their files until something asks for them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effc.diagnostics import ModelError
+from effc.frontend import capture
+from effc.frontend.huggingface import checkpoint, interfaces
+from effc.ir.program import InputSpec, ModelInfo, Program
+from effc.ir.weights import Weight, Weights
+
+_CARRIED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+
+
+class HuggingFaceFrontend:
+    """Local folders written by `save_pretrained`, and models of the transformers library."""
+
+    name = "huggingface"
+
+    def accepts(self, source: Any) -> bool:
+        """A folder, or a module of a class from transformers."""
+        if isinstance(source, str | Path):
+            return Path(source).is_dir()
+        return any(c.__module__.startswith("transformers.") for c in type(source).__mro__)
+
+    def load(self, source: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Program:
+        """Capture a causal language model.
+
+        Args:
+            source: the folder, or a transformers causal language model in evaluation mode.
+            dtype: compute type; default: the checkpoint's.
+
+        Raises:
+            ModelError: see the codes E0301 to E0309.
+        """
+        if isinstance(source, str | Path):
+            return load_folder(Path(source), dtype)
+        return load_module(source, dtype)
+
+
+def load_folder(folder: Path, dtype: torch.dtype | None) -> Program:
+    """Program of a checkpoint folder; weights stay on disk."""
+    config = read_config(folder)
+    tensors = checkpoint.open_checkpoint(folder)
+    dtype = dtype or _checkpoint_dtype(config, tensors)
+    with _quiet():
+        model = _empty_model(config, dtype, folder)
+        weights = checkpoint.match_to_model(model, tensors, dtype, str(folder))
+        program = _capture(model, str(folder))
+    _fill(program.weights, model, weights)
+    program.info = _info(config, folder, dtype, type(model).__name__)
+    return program
+
+
+def load_module(model: Any, dtype: torch.dtype | None) -> Program:
+    """Program of a transformers model in memory; its parameters are shared, not copied."""
+    dtype = dtype or model.dtype
+    old = model.config._attn_implementation
+    experts = getattr(model.config, "_experts_implementation", None)
+    training = model.training
+    interfaces.register()
+    try:
+        model.eval()
+        model.set_attn_implementation(interfaces.NAME)
+        model.config._experts_implementation = interfaces.NAME
+        with _quiet():
+            program = _capture(model, type(model).__name__)
+    finally:
+        model.train(training)
+        model.set_attn_implementation(old)
+        model.config._experts_implementation = experts
+    program.info = _info(model.config, None, dtype, type(model).__name__)
+    return program
+
+
+def read_config(folder: Path) -> Any:
+    """The model's configuration.
+
+    Raises:
+        ModelError: E0301 missing or unreadable, E0302 unknown architecture, E0303 remote code.
+    """
+    from transformers import AutoConfig
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(
+            "E0301",
+            "the folder has no config.json",
+            where=str(folder),
+            help="give the folder that save_pretrained wrote",
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        model_type = raw.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError("E0301", f"config.json is no JSON object ({error})", where=str(path)) from (
+            error
+        )
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:
+        code, help = ("E0302", "update transformers, or use a supported architecture")
+        if "auto_map" in raw:
+            code, help = ("E0303", "effc never runs code from a model folder")
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(
+            code, f"model_type {model_type!r} cannot be used ({reason})", where=str(path), help=help
+        ) from error
+    if quantization := raw.get("quantization_config"):
+        method = quantization.get("quant_method", "?") if isinstance(quantization, dict) else "?"
+        raise ModelError(
+            "E0302",
+            f"the checkpoint is already quantized ({method}), which cannot be imported yet",
+            where=str(path),
+            help="use the unquantized checkpoint",
+        )
+    return config
+
+
+def _checkpoint_dtype(config: Any, tensors: dict[str, Weight]) -> torch.dtype:
+    declared = getattr(config, "dtype", None)
+    if isinstance(declared, str):
+        declared = getattr(torch, declared.removeprefix("torch."), None)
+    floats = [w.dtype for w in tensors.values() if w.dtype.is_floating_point]
+    return declared or (max(set(floats), key=floats.count) if floats else torch.float32)
+
+
+def _empty_model(config: Any, dtype: torch.dtype, folder: Path) -> Any:
+    """The model's modules with real buffers and parameters whose memory is never touched."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers.initialization import no_init_weights
+
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            "E0302",
+            f"{type(config).__name__} has no causal language model in transformers",
+            where=str(folder),
+            help="effc takes decoder-only language models from Hugging Face folders",
+        )
+    interfaces.register()
+    cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    refuse_rope(config, str(folder))
+    try:
+        with no_init_weights():
+            model = cls._from_config(
+                config,
+                dtype=dtype,
+                attn_implementation=interfaces.NAME,
+                experts_implementation=interfaces.NAME,
+            )
+        model.tie_weights()
+    except Exception as error:
+        raise ModelError(
+            "E0302",
+            f"{cls.__name__} cannot be built from its configuration "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''})",
+            where=str(folder),
+        ) from error
+    return model.eval()
+
+
+def refuse_rope(config: Any, place: str) -> None:
+    """Rope scalings whose angles depend on the longest sequence so far cannot use a cache."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    nested = [v for v in parameters.values() if isinstance(v, dict)] or [parameters]
+    for entry in nested:
+        kind = entry.get("rope_type", "default")
+        if kind in ("dynamic", "longrope"):
+            raise ModelError(
+                "E0302",
+                f"rope scaling {kind!r} changes all angles with the length of the sequence, "
+                "so keys in a cache would go stale",
+                where=place,
+                help="use a checkpoint with linear, yarn or llama3 scaling",
+            )
+
+
+class _Decoder(torch.nn.Module):
+    """The library's model as a function of ids and positions."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        # An explicit all-ones mask switches off the library's search for packed sequences.
+        out = self.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=torch.ones_like(ids),
+            use_cache=False,
+        )
+        return out.logits
+
+
+def _capture(model: Any, place: str) -> Program:
+    batch, tokens = torch.export.Dim("B", min=1), torch.export.Dim("T", min=1)
+    example = {
+        "ids": torch.zeros(2, 7, dtype=torch.long),
+        "positions": torch.arange(7).expand(2, 7).contiguous(),
+    }
+    _refuse_no_positions(model, place)
+    shapes = {name: {0: batch, 1: tokens} for name in example}
+    exported = capture.export(_Decoder(model), example, shapes, place)
+    inputs = tuple(InputSpec(name, torch.int64, ("B", "T")) for name in example)
+    captured = capture.to_stage(
+        exported, "forward", inputs, ("logits",), prefix="model.", origin=place
+    )
+    info = ModelInfo(model.config.model_type, place)
+    return Program({"forward": captured.stage}, captured.weights, info)
+
+
+def _refuse_no_positions(model: Any, place: str) -> None:
+    import inspect
+
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        raise ModelError(
+            "E0302",
+            f"{type(model).__name__} takes no position_ids, so its positions cannot continue "
+            "after a cache",
+            where=place,
+            help="effc needs models whose positions are an input (rotary or learned)",
+        )
+
+
+def _fill(weights: Weights, model: Any, loaded: dict[str, Weight]) -> None:
+    """Put the checkpoint's weights where the capture saw the module's empty parameters."""
+    groups = {canonical: {canonical} for canonical in weights}
+    for name, canonical in weights.ties.items():
+        groups[canonical].add(name)
+    parameters = {n for n, _ in model.named_parameters(remove_duplicate=False)}
+    for canonical, names in groups.items():
+        source = next((loaded[n] for n in sorted(names) if n in loaded), None)
+        if source is not None:
+            weights.set(canonical, source)
+        elif names & parameters:
+            raise ModelError("E0304", f"weight {canonical!r} is not in the checkpoint")
+
+
+def _info(config: Any, folder: Path | None, dtype: torch.dtype, family: str) -> ModelInfo:
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    generation = _generation_config(folder)
+    eos = generation.get("eos_token_id", getattr(text, "eos_token_id", None))
+    context = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    return ModelInfo(
+        family=getattr(config, "model_type", family),
+        source=str(folder) if folder else family,
+        context=context,
+        vocabulary=getattr(text, "vocab_size", None),
+        dtype=dtype,
+        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),),
+        bos=generation.get("bos_token_id", getattr(text, "bos_token_id", None)),
+        pad=generation.get("pad_token_id", getattr(text, "pad_token_id", None)),
+        files={n: folder / n for n in _CARRIED if (folder / n).is_file()} if folder else {},
+    )
+
+
+def _generation_config(folder: Path | None) -> dict[str, Any]:
+    path = folder / "generation_config.json" if folder else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "E0301", f"generation_config.json is no JSON ({error})", where=str(path)
+        ) from error
+    return {k: v for k, v in data.items() if v is not None}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The library's advice about training and speed is not for our users."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

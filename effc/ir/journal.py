@@ -1,0 +1,58 @@
+"""The journal: what every pass did, in order.
+
+The rewriter is the only mutator and reports each change here, so printing, dumping, timing and
+explaining hang off one record. "Modified" is read from it, never declared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Change:
+    """One mutation of a graph.
+
+    Attributes:
+        made_by: the pass.
+        stage: the stage of the program.
+        kind: "insert", "replace", "erase", "argument", "input", "output", "weight".
+        node: the node or weight concerned.
+        detail: what replaced it, or what it computes.
+    """
+
+    made_by: str
+    stage: str
+    kind: str
+    node: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """A place where a rule almost matched, and the first thing that differed."""
+
+    rule: str
+    stage: str
+    node: str
+    reason: str
+
+
+@dataclass
+class Journal:
+    """All changes and near misses of a compilation."""
+
+    changes: list[Change] = field(default_factory=list)
+    misses: list[NearMiss] = field(default_factory=list)
+
+    def record(self, change: Change) -> None:
+        """Append one change."""
+        self.changes.append(change)
+
+    def miss(self, miss: NearMiss) -> None:
+        """Append one near miss."""
+        self.misses.append(miss)
+
+    def by(self, made_by: str) -> list[Change]:
+        """The changes of one pass."""
+        return [change for change in self.changes if change.made_by == made_by]

@@ -1,0 +1,117 @@
+"""The pass manager: order from declarations, verification between passes, one verdict each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+
+from effc.diagnostics import EffcError, PassError
+from effc.ir.journal import Journal
+from effc.ir.passbase import Pass, PassResult
+from effc.ir.program import Program
+from effc.ir.verify import verify
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of the compiler's account."""
+
+    pass_name: str
+    matched: int
+    applied: int
+    skipped: int
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+    status: str
+    detail: str = ""
+
+
+def order(passes: Iterable[Pass]) -> list[Pass]:
+    """Sort passes by stage, then by `after`, then as given.
+
+    Raises:
+        PassError: E0402 names the passes of a cycle, E0403 two that exclude one another.
+    """
+    given = list(passes)
+    _refuse_conflicts(given)
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(len(given)))
+    for i, later in enumerate(given):
+        for j, earlier in enumerate(given):
+            if earlier.stage < later.stage or earlier.name in later.after:
+                graph.add_edge(j, i)
+    try:
+        return [given[i] for i in nx.lexicographical_topological_sort(graph)]
+    except nx.NetworkXUnfeasible:
+        cycle = " -> ".join(given[i].name for i, _ in nx.find_cycle(graph))
+        raise PassError(
+            "E0402",
+            f"passes wait for one another: {cycle}",
+            help="remove one of their 'after' declarations, or move one to another stage",
+        ) from None
+
+
+def _refuse_conflicts(passes: Sequence[Pass]) -> None:
+    names = {p.name for p in passes}
+    for p in passes:
+        for other, reason in p.conflicts.items():
+            if other in names:
+                raise PassError(
+                    "E0403",
+                    f"{p.name!r} and {other!r} exclude one another: {reason}",
+                    help="keep one of them",
+                )
+
+
+@dataclass
+class PassManager:
+    """Runs passes over a program.
+
+    Attributes:
+        passes: in any order.
+        observe: called after each pass with (pass, program, result): printing, dumping, progress.
+        check: verify the program after each pass.
+    """
+
+    passes: Sequence[Pass]
+    observe: Callable[[Pass, Program, PassResult], None] | None = None
+    check: bool = True
+
+    def run(self, program: Program, journal: Journal) -> list[Verdict]:
+        """Run all passes in order and return one verdict per pass."""
+        verdicts = []
+        for p in order(self.passes):
+            result = p(program, journal)
+            if self.check:
+                self._verify(p, program)
+            if self.observe is not None:
+                self.observe(p, program, result)
+            verdicts.append(verdict_of(p, result))
+        return verdicts
+
+    @staticmethod
+    def _verify(p: Pass, program: Program) -> None:
+        try:
+            verify(program)
+        except EffcError as error:
+            raise PassError("E0404", f"pass {p.name!r} left an illegal program: {error}") from error
+
+
+def verdict_of(p: Pass, result: PassResult) -> Verdict:
+    """Condense a result into one line."""
+    skipped = [o for o in result.outcomes if o.status != "applied"]
+    reasons = dict.fromkeys(o.reason for o in skipped if o.reason)
+    return Verdict(
+        p.name,
+        len(result.outcomes),
+        result.count("applied"),
+        len(skipped),
+        result.bytes_before,
+        result.bytes_after,
+        result.seconds,
+        "changed" if result.modified else "no change",
+        "; ".join(reasons),
+    )

@@ -1,0 +1,1 @@
+"""Family `lm`: a small Llama that writes Python."""

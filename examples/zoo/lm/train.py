@@ -1,0 +1,94 @@
+"""Train family `lm`: rows that grow from 256 tokens to the whole context."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from examples.zoo.lm import data
+from examples.zoo.lm.model import CONTEXT, build, config
+from examples.zoo.trainer import Progress, Settings, Trainer
+
+STEP_TOKENS = 4096
+MICRO_TOKENS = 1024
+# (share of the budget, row length from there on): short rows are cheaper and teach as much early.
+LENGTHS = ((0.0, 256), (0.45, 512), (0.8, CONTEXT))
+
+
+class LanguageTask:
+    """Next-token prediction over a packed stream."""
+
+    def __init__(self, model: LlamaForCausalLM, stream: NDArray[np.int16]) -> None:
+        self.model = model
+        self.stream = stream
+
+    def batches(self, step: int, progress: float) -> list[Tensor]:
+        """Read the stream on in order; the row length follows `progress`."""
+        length = next(size for share, size in reversed(LENGTHS) if progress >= share)
+        # Bos takes the place of one token, so that the longest row still fits the context.
+        length -= 1
+        count = STEP_TOKENS // (length + 1)
+        # The step size in tokens is constant, so the position follows from the step alone.
+        rows = data.rows(self.stream, length, count, start=step * STEP_TOKENS)
+        return list(rows.split(MICRO_TOKENS // (length + 1)))
+
+    def loss(self, batch: Tensor) -> Tensor:
+        """Return the mean cross-entropy of every token after the first."""
+        logits = self.model(input_ids=batch, use_cache=False).logits[:, :-1]
+        return cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+
+
+def train(out: Path, settings: Settings) -> None:
+    """Train the model and write an ordinary transformers folder.
+
+    Args:
+        out: Where the checkpoint goes; files of an earlier one are replaced.
+        settings: Budget, seed and the folder of the resumable state.
+    """
+    corpus = data.load_corpus()
+    tokenizer = data.train_tokenizer([document.text for document in corpus.train])
+    stream = data.pack(tokenizer, corpus.train, settings.seed)
+    print(f"{len(corpus.train)} files, {len(stream) / 1e6:.2f} M tokens, context {CONTEXT}")
+    model = build(config(), settings.seed)
+    progress = Trainer(LanguageTask(model, stream), settings).run()
+    save(out, model, tokenizer)
+    record = describe_run(corpus, len(stream), progress, settings)
+    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(f"wrote {out}")
+
+
+def save(out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write weights in fp16, configuration and tokenizer."""
+    model.to("cpu", torch.float16).eval()
+    model.save_pretrained(out)
+    tokenizer.model_max_length = CONTEXT
+    tokenizer.save_pretrained(out)
+
+
+def describe_run(
+    corpus: data.Corpus, stream_tokens: int, progress: Progress, settings: Settings
+) -> dict[str, str | int | float]:
+    """Collect what the model card says about the run."""
+    last = progress.losses[-100:]
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "corpus_sha256": corpus.digest,
+        "train_files": len(corpus.train),
+        "train_tokens": stream_tokens,
+        "held_out_files": len(corpus.held_out),
+        "seed": settings.seed,
+        "threads": torch.get_num_threads(),
+        "steps": progress.step,
+        "tokens_seen": progress.tokens,
+        "minutes": round(progress.seconds / 60, 1),
+        "final_train_loss": round(sum(last) / len(last), 4),
+    }

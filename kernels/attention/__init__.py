@@ -1,0 +1,1 @@
+"""Attention over keys and values that are all at hand (no cache)."""

@@ -1,0 +1,1 @@
+"""The product of an activated gate and a value."""

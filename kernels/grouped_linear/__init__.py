@@ -1,0 +1,1 @@
+"""`effc::grouped_linear`: one linear layer per row, chosen among experts."""

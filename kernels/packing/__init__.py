@@ -1,0 +1,1 @@
+"""Packed layouts of quantized weights, each defined once."""

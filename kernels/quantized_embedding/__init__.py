@@ -1,0 +1,1 @@
+"""`effc::quantized_embedding`: rows looked up in a group-quantized table."""

@@ -1,0 +1,1 @@
+"""`effc::quantized_linear`: a linear layer over group-quantized weights."""

@@ -1,0 +1,95 @@
+"""An executable: stages bound to their weights and chosen kernels.
+
+A stage runs as the Python function that the printer shows, compiled once, with every operator
+looked up beforehand. Names and literals are checked by the printer, operators by the verifier or
+the loader, so no text from a file is ever executed as such.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from effc.ir.printer import print_stage
+from effc.ir.program import Program, Stage
+from effc.kernels.registry import REFERENCE, resolve
+
+State = torch.Tensor | list[torch.Tensor] | None
+
+
+class Executable:
+    """Runs the stages of a lowered program.
+
+    Args:
+        program: what to run; its weights are loaded now, once, onto the device.
+        device: where to run, e.g. "cpu".
+        kernels: "auto" for the recorded choices, "reference" to run every operator's reference.
+        progress: called with the name of each weight as it is loaded.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        device: str = "cpu",
+        kernels: str = "auto",
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self.program = program
+        self.device = device
+        names = {n for stage in program.stages.values() for n in stage.weight_names()}
+        self._weights: dict[str, torch.Tensor] = {}
+        for name in sorted(names):
+            self._weights[name] = program.weights[name].load().to(device)
+            if progress is not None:
+                progress(name)
+        self._functions = {
+            name: _compile(stage, device, kernels) for name, stage in program.stages.items()
+        }
+
+    def __call__(self, stage: str, inputs: Mapping[str, State]) -> dict[str, torch.Tensor]:
+        """Run one stage.
+
+        Args:
+            stage: its name.
+            inputs: one value per input; optional ones may be left out.
+
+        Returns:
+            The results by name.
+        """
+        described = self.program.stages[stage]
+        values = [
+            inputs.get(spec.name) if spec.optional else inputs[spec.name]
+            for spec in described.inputs
+        ]
+        with torch.inference_mode():
+            results = self._functions[stage](self._weights, *values)
+        return dict(zip(described.outputs, results, strict=True))
+
+
+def _compile(stage: Stage, device: str, kernels: str) -> Callable[..., tuple[torch.Tensor, ...]]:
+    namespace: dict[str, Any] = {"torch": torch, "operator": operator}
+
+    def callee(node: fx.Node) -> str:
+        name = f"call_{len(namespace)}" if node.target not in bound else bound[node.target]
+        kernel = node.meta.get("kernel", REFERENCE)
+        if kernel != REFERENCE and kernels != "reference":
+            name = f"call_{len(namespace)}"
+            namespace[name] = resolve(_op_name(node), kernel, device)
+        else:
+            namespace[name] = node.target
+            bound[node.target] = name
+        return name
+
+    bound: dict[Any, str] = {}
+    text = print_stage(stage, comments=False, release=True, callee=callee)
+    exec(compile(text, f"<effc stage {stage.name}>", "exec"), namespace)  # noqa: S102
+    return namespace[stage.name]
+
+
+def _op_name(node: fx.Node) -> str:
+    return str(node.target).split(".")[1]
