@@ -35,6 +35,7 @@ CATALOGUE: dict[str, str] = {
     "E0101": "wrong command line",
     "E0102": "the output already exists",
     "E0103": "the output cannot be written",
+    "E0104": "an environment variable has a wrong value",
     "E0201": "the policy is not valid TOML",
     "E0202": "unknown key in the policy",
     "E0203": "unknown option for a method",
@@ -46,6 +47,7 @@ CATALOGUE: dict[str, str] = {
     "E0209": "unsupported policy version",
     "E0210": "the policy file cannot be read",
     "E0211": "contradictory choices in the policy",
+    "E0212": "a part of the policy language that is not built yet",
     "E0301": "the model folder or file cannot be read",
     "E0302": "the model's architecture is not supported",
     "E0303": "the model asks for code from its own folder",
@@ -73,6 +75,7 @@ CATALOGUE: dict[str, str] = {
     "E0702": "a token id lies outside the vocabulary",
     "E0703": "wrong generation argument",
     "E0704": "the program cannot generate",
+    "E0705": "the logits are not numbers",
     "E0801": "the export is not possible",
     "E0901": "internal error",
 }

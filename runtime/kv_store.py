@@ -76,11 +76,13 @@ class PagedStore:
             )
             for group in program.groups
         }
+        self._slot_bytes = {group.name: _bytes_per_slot(program, group) for group in program.groups}
         self._pools = {
             name: pool
             for site in program.cache_sites
             for name, pool in self._site_pools(site).items()
         }
+        self._device_bytes = sum(pool.nbytes for pool in self._pools.values())
 
     def reserve(self, new_lens: list[int]) -> dict[str, Tensor]:
         """Take slots for `new_lens[b]` new tokens of each sequence.
@@ -132,7 +134,10 @@ class PagedStore:
             if not 0 <= length <= before:
                 raise InternalError("E0901", f"{before} tokens cannot be cut to {length}")
             for name in self._evicted:
-                window, first = self._program.group(name).window, self._tables[name].first_token(row)
+                window, first = (
+                    self._program.group(name).window,
+                    self._tables[name].first_token(row),
+                )
                 if window is not None and length < before and first > max(0, length - window + 1):
                     raise InternalError(
                         "E0901",
@@ -168,13 +173,13 @@ class PagedStore:
         """
         held = padding = 0
         for name, table in self._tables.items():
-            slot = self._bytes_per_slot(name)
+            slot = self._slot_bytes[name]
             slots = table.held_pages * table.page_size
             used = sum(length - table.first_token(row) for row, length in enumerate(self.lengths))
             held += slots * slot
             padding += (slots - used * table.group.head_groups) * slot
         return {
-            "device": sum(pool.nbytes for pool in self._pools.values()),
+            "device": self._device_bytes,
             "held": held,
             "padding": padding,
             "metadata": sum(table.nbytes for table in self._tables.values()),
@@ -204,15 +209,15 @@ class PagedStore:
                 pools[name] = torch.zeros(shape, dtype=plane.dtype, device=self._device)
         return pools
 
-    def _bytes_per_slot(self, group: str) -> int:
-        """Bytes of one token of one head group, over all sites of the group."""
-        head_groups = self._program.group(group).head_groups
-        return sum(
-            form.bytes_per_token(width) * (site.kv_heads // head_groups)
-            for site in self._program.cache_sites
-            if site.group == group
-            for _, form, width in _kinds(site)
-        )
+
+def _bytes_per_slot(program: Program, group: RetentionGroup) -> int:
+    """Bytes of one token of one head group, over all sites of the group."""
+    return sum(
+        form.bytes_per_token(width) * (site.kv_heads // group.head_groups)
+        for site in program.cache_sites
+        if site.group == group.name
+        for _, form, width in _kinds(site)
+    )
 
 
 def _kinds(site: CacheSite) -> list[tuple[str, PageFormat, int]]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from effc.diagnostics import GenerationError
+from effc.runtime.arguments import bad_argument, require_bool, require_integer, require_number
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,20 @@ class SamplingOptions:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _require_bool("do_sample", self.do_sample)
-        _require_number("temperature", self.temperature, "a number >= 0", lambda x: x >= 0)
+        require_bool("do_sample", self.do_sample)
+        require_number("temperature", self.temperature, least=0, most=math.inf)
         if self.do_sample and self.temperature == 0:
-            raise bad_argument(
-                "temperature", self.temperature, "a number > 0", "do_sample=False is greedy"
-            )
-        _require_number("top_p", self.top_p, "a number in (0, 1]", lambda x: 0 < x <= 1)
-        _require_number("min_p", self.min_p, "a number in [0, 1]", lambda x: 0 <= x <= 1)
-        _require_number("repetition_penalty", self.repetition_penalty, "> 0", lambda x: x > 0)
-        require_integer("top_k", self.top_k, 1)
-        require_integer("seed", self.seed, 0)
+            raise bad_argument("temperature", 0, "> 0 to sample", "do_sample=False is greedy")
+        if self.top_k is not None:
+            require_integer("top_k", self.top_k, 1)
+        if self.top_p is not None:
+            require_number("top_p", self.top_p, above=0, most=1)
+        if self.min_p is not None:
+            require_number("min_p", self.min_p, least=0, most=1)
+        if self.repetition_penalty is not None:
+            require_number("repetition_penalty", self.repetition_penalty, above=0, most=math.inf)
+        if self.seed is not None:
+            require_integer("seed", self.seed, 0)
         if not self.do_sample:
             self._warn_unused()
 
@@ -63,9 +67,7 @@ class SamplingOptions:
         if self.temperature not in (0, 1):
             unused.insert(0, "temperature")
         if unused:
-            warnings.warn(
-                f"{', '.join(unused)} has no effect without do_sample=True", stacklevel=4
-            )
+            warnings.warn(f"{', '.join(unused)} has no effect without do_sample=True", stacklevel=4)
 
     def generators(self, rows: int) -> list[torch.Generator]:
         """One generator per sequence."""
@@ -160,22 +162,3 @@ def _require_numbers(values: Tensor) -> None:
             "the logits contain NaN or infinity, so no token can be chosen",
             help="a wider element type (target.dtype) or unquantized layers show where it begins",
         )
-
-
-def bad_argument(name: str, found: object, allowed: str, help: str | None = None) -> GenerationError:
-    """E0703: an argument of generate or forward that cannot be used."""
-    shown = f"{found!r} ({type(found).__name__})" if not isinstance(found, str) else found
-    return GenerationError("E0703", f"{name} must be {allowed}, found {shown}", help=help)
-
-
-def require_integer(name: str, value: object, least: int) -> None:
-    """Refuse what is not None and no integer >= least."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise bad_argument(name, value, f"an integer >= {least}")
-
-
-def _require_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise bad_argument(name, value, "True or False")

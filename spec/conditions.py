@@ -23,9 +23,6 @@ KINDS: dict[str, frozenset[str]] = {
     "attention": frozenset({"attention"}),
     "conv": frozenset({"conv"}),
     "norm": frozenset({"norm"}),
-    "rope": frozenset({"rope"}),
-    "mlp": frozenset({"mlp"}),
-    "image": frozenset({"image"}),
 }
 """Each kind word of the language, and the kinds of site that it selects."""
 
@@ -226,8 +223,7 @@ class Or:
 
     def __str__(self) -> str:
         return " or ".join(
-            f"({operand})" if isinstance(operand, Or) else str(operand)
-            for operand in self.operands
+            f"({operand})" if isinstance(operand, Or) else str(operand) for operand in self.operands
         )
 
 
@@ -266,9 +262,7 @@ def _indexed(bound: Expression, value: Expression) -> Expression:
     return bound
 
 
-def _numeric(
-    site: Site, asked: str, holds: Callable[..., bool], *operands: Expression
-) -> Outcome:
+def _numeric(site: Site, asked: str, holds: Callable[..., bool], *operands: Expression) -> Outcome:
     """Compare the operands' values; a number that the site lacks makes the condition false."""
     values: dict[str, int] = {}
     for name in (name for operand in operands for name in names(operand)):

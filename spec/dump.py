@@ -32,7 +32,9 @@ def _settings(
     name: str, given: TargetSpec | QualitySpec, default: TargetSpec | QualitySpec
 ) -> list[str]:
     fields = [field.name for field in dataclasses.fields(given)]
-    changed = {key: getattr(given, key) for key in fields if getattr(given, key) != getattr(default, key)}
+    changed = {
+        key: getattr(given, key) for key in fields if getattr(given, key) != getattr(default, key)
+    }
     return [_table(f"[{name}]", changed)] if changed else []
 
 

@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from effc.diagnostics import InternalError
+from effc.diagnostics import InternalError, PolicyError
 
 REQUIRED = dataclasses.MISSING
 """The default of an option that a policy must set."""
@@ -39,7 +41,7 @@ _SCALARS: dict[str, tuple[str, type]] = {
 }
 
 
-class OptionError(ValueError):
+class OptionError(PolicyError):
     """Raised by a method's `__post_init__` for a value that its type does not exclude.
 
     Args:
@@ -52,7 +54,7 @@ class OptionError(ValueError):
         self.option = option
         self.expected = expected
         self.found = found
-        super().__init__(f"{option!r} takes {expected}, found {shown(found)}")
+        super().__init__("E0205", f"option {option!r} takes {expected}, found {shown(found)}")
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class OptionInfo:
             for item in _alternatives(self.type):
                 if _accepts(item, value):
                     return value
-            if "float" in self.type and type(value) is int:
+            if "float" in self.type and type(value) is int:  # TOML writes 1 for 1.0
                 return float(value)
         raise OptionError(self.name, self.expected, value)
 
@@ -118,7 +120,7 @@ class MethodInfo:
         options: what a rule may set.
         paper: a link, or empty.
         summary: one line.
-        check: builds the method from options; raises ValueError where they contradict.
+        check: builds the method from options; raises PolicyError where it cannot be.
     """
 
     name: str
@@ -134,46 +136,52 @@ class MethodInfo:
 
 
 def method_info_from_dataclass(cls: type) -> MethodInfo:
-    """Describe a method by its dataclass: fields, their metadata, and four class attributes.
+    """Describe a method by its dataclass: its fields, and four class attributes.
 
     Args:
-        cls: a dataclass whose `name`, `kind` and `paper` are class attributes. Fields may carry
+        cls: a dataclass whose `name`, `kind`, `paper` and `summary` are class attributes; the
+            first line of its docstring stands in for a missing summary. Fields may carry
             `metadata={"help": ..., "choices": (...)}`.
 
     Raises:
         InternalError: a field's type is not one that a policy can state.
     """
-    options = tuple(_option(field) for field in dataclasses.fields(cls) if field.init)
+    types = get_type_hints(cls)
     lines = (cls.__doc__ or "").strip().splitlines()
     return MethodInfo(
         name=getattr(cls, "name", cls.__name__.lower()),
         kind=getattr(cls, "kind", "quantize"),
-        options=options,
+        options=tuple(_option(field, types) for field in dataclasses.fields(cls) if field.init),
         paper=getattr(cls, "paper", ""),
-        summary=lines[0] if lines else "",
+        summary=getattr(cls, "summary", lines[0] if lines else ""),
         check=cls,
     )
 
 
-def _option(field: dataclasses.Field[Any]) -> OptionInfo:
+def _option(field: dataclasses.Field[Any], types: Mapping[str, object]) -> OptionInfo:
     default: object = field.default
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     metadata: Mapping[str, Any] = field.metadata
     return OptionInfo(
         name=field.name,
-        type=_annotation(field.type),
+        type=_annotation(types[field.name]),
         default=default,
         choices=tuple(metadata.get("choices", ())),
         help=metadata.get("help", ""),
     )
 
 
-def _annotation(annotation: object) -> str:
-    if isinstance(annotation, str):
-        return annotation
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return text.replace("typing.", "")
+def _annotation(hint: object) -> str:
+    """A type as one writes it: aliases resolved, `X | None` instead of `Optional[X]`."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " | ".join(map(_annotation, arguments))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, arguments))}]"
+    if hint is type(None):
+        return "None"
+    return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def _alternatives(annotation: str) -> Iterator[ast.expr]:
@@ -202,14 +210,18 @@ def _unsupported(annotation: str) -> InternalError:
 def _literals(item: ast.expr) -> tuple[object, ...]:
     if not isinstance(item, ast.Subscript):
         return ()
-    value = ast.literal_eval(item.slice)
+    value: Any = ast.literal_eval(item.slice)
     return value if isinstance(value, tuple) else (value,)
 
 
 def _accepts(item: ast.expr, value: object) -> bool:
     if isinstance(item, ast.Name):
-        return type(value) is _SCALARS[item.id][1]
+        return type(value) is _SCALARS[item.id][1] and not _endless(value)
     return any(_same(literal, value) for literal in _literals(item))
+
+
+def _endless(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _described(item: ast.expr) -> str:
@@ -224,7 +236,7 @@ def _same(choice: object, value: object) -> bool:
 
 
 def _either(parts: list[str]) -> str:
-    return " or ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else "nothing"
+    return " or ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def shown(value: object) -> str:

@@ -133,9 +133,10 @@ class _Scanner:
 
     text: str
     at: int = 0
-    keys: dict[KeyPath, Extent] = field(default_factory=dict)
-    values: dict[KeyPath, Extent] = field(default_factory=dict)
-    lengths: dict[KeyPath, int] = field(default_factory=dict)  # of the arrays of tables
+    keys: dict[KeyPath, Extent] = field(default_factory=dict[KeyPath, Extent])
+    values: dict[KeyPath, Extent] = field(default_factory=dict[KeyPath, Extent])
+    # How many tables each array of tables has so far.
+    lengths: dict[KeyPath, int] = field(default_factory=dict[KeyPath, int])
 
     def document(self) -> None:
         table: KeyPath = ()

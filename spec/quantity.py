@@ -1,6 +1,6 @@
 """Quantities: how much, with units that are checked when the policy is read.
 
-    Quantity.parse("max(256, 25% of tokens)").evaluate({"tokens": 2000})  # 500.0
+Quantity.parse("max(256, 25% of tokens)").evaluate({"tokens": 2000})  # 500.0
 """
 
 from __future__ import annotations

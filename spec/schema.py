@@ -106,7 +106,7 @@ class Rule:
 
     where: Selector
     method: str
-    options: dict[str, object] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict[str, object])
     optional: bool = False
     index: int = 0
     span: Place = field(default="policy", compare=False)

@@ -1,7 +1,7 @@
 """Selectors: which sites of a model a rule means, and why a site was left out.
 
-    Selector.parse("linear and layer >= layers / 2").matches(site)
-    # Match(ok=False, reason="layer is 1 and layers is 8, the rule asks for layer >= layers / 2")
+Selector.parse("linear and layer >= layers / 2").matches(site)
+# Match(ok=False, reason="layer is 1 and layers is 8, the rule asks for layer >= layers / 2")
 """
 
 from __future__ import annotations

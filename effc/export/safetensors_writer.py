@@ -22,7 +22,8 @@ from typing import BinaryIO
 
 import torch
 
-from effc.diagnostics import ArtifactError, InternalError
+from effc.diagnostics import ArtifactError, InternalError, ModelError
+from effc.ir.manifest import tensor_bytes
 from effc.ir.weights import Weight, Weights
 
 Progress = Callable[[str, int, int], None]
@@ -65,14 +66,12 @@ class WeightsFile:
     size: int
 
 
-def write_weights(
-    weights: Weights, path: Path, *, progress: Progress | None = None
-) -> WeightsFile:
+def write_weights(weights: Weights, path: Path, *, progress: Progress | None = None) -> WeightsFile:
     """Write all weights to `path`; at most one of them is in memory at a time.
 
     Args:
         weights: the table.
-        path: the file; on failure nothing is left of it.
+        path: a file that does not exist yet; on failure nothing is left of it.
         progress: called with the weight's name, the bytes written so far and all bytes.
 
     Raises:
@@ -83,17 +82,21 @@ def write_weights(
     header = _header(weights, layout)
     size = len(header) + weights.nbytes
     try:
-        with path.open("wb") as file:
+        file = path.open("xb")
+    except OSError as error:
+        raise cannot_write(path, error, size) from error
+    try:
+        with file:
             _reserve(file, size)
             _write(file, header)
             digests = _write_tensors(file, weights, layout, len(header), progress)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        path.unlink(missing_ok=True)
+        path.unlink()
         raise cannot_write(path, error, size) from error
     except BaseException:
-        path.unlink(missing_ok=True)
+        path.unlink()
         raise
     return WeightsFile(header, digests, size)
 
@@ -180,7 +183,12 @@ def _write_tensors(
 
 def _content(name: str, weight: Weight) -> memoryview:
     """The little-endian bytes of a weight's values."""
-    value = weight.load()
+    try:
+        value = weight.load()
+    except OSError as error:
+        raise ModelError(
+            "E0301", f"weight {name!r} cannot be read: {error}", where=weight.origin
+        ) from error
     if tuple(value.shape) != weight.shape or value.dtype != weight.dtype:
         raise InternalError(
             "E0901",
@@ -190,12 +198,6 @@ def _content(name: str, weight: Weight) -> memoryview:
     if sys.byteorder != "little":
         raise InternalError("E0901", "artifacts can be written on little-endian machines only")
     return tensor_bytes(value)
-
-
-def tensor_bytes(value: torch.Tensor) -> memoryview:
-    """The bytes of a tensor's values, row by row, without a copy where they lie so already."""
-    flat = value.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
 
 
 def _write(file: BinaryIO, content: bytes | memoryview) -> None:

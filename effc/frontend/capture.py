@@ -209,7 +209,7 @@ class _Builder:
 
     def _copy(self, node: fx.Node, value_of: Callable[[fx.Node], Any]) -> fx.Node:
         args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
-        made = self.graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
+        made = self.graph.create_node("call_function", node.target, args, kwargs, short_name(node))
         made.meta["val"] = node.meta.get("val")
         made.meta["path"] = path = module_path(node, self._prefix)
         made.meta["layer"] = layer_of(path)
@@ -229,6 +229,13 @@ def _is_module(module: fx.GraphModule, node: fx.Node) -> bool:
 
 def _is_submodule_ref(module: fx.GraphModule, arg: Any) -> bool:
     return isinstance(arg, fx.Node) and arg.op == "get_attr" and _is_module(module, arg)
+
+
+def short_name(node: fx.Node) -> str:
+    """The operator without namespace and overload, e.g. "linear"."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target.overloadpacket.__name__
+    return getattr(node.target, "__name__", "value")
 
 
 def module_path(node: fx.Node, prefix: str) -> str:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from effc.diagnostics import ArtifactError
 from effc.ir import literals, untrusted
 from effc.ir.facts import FACTS
@@ -71,9 +73,15 @@ class Manifest:
     versions: Mapping[str, str]
 
 
-def sha256(content: bytes) -> str:
+def sha256(content: bytes | memoryview) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def tensor_bytes(value: torch.Tensor) -> memoryview:
+    """The bytes of a tensor's values, row by row, without a copy where they lie so already."""
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
 
 
 def encode(data: object) -> bytes:

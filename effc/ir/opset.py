@@ -80,8 +80,8 @@ upsample_nearest3d.vec upsample_bilinear2d.default upsample_bilinear2d.vec
 upsample_bicubic2d.default upsample_bicubic2d.vec upsample_trilinear3d.default
 upsample_trilinear3d.vec _upsample_nearest_exact2d.default _upsample_nearest_exact2d.vec
 _upsample_bilinear2d_aa.default _upsample_bilinear2d_aa.vec _upsample_bicubic2d_aa.default
-_upsample_bicubic2d_aa.vec grid_sampler.default grid_sampler_2d.default affine_grid_generator.default
-pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default
+_upsample_bicubic2d_aa.vec grid_sampler.default grid_sampler_2d.default
+affine_grid_generator.default pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default
 """
 
 _SHAPES = """

@@ -38,6 +38,14 @@ def typed(value: Any) -> Any:
     return fx.map_arg(value, lambda node: node.meta["val"])
 
 
+def is_dead(node: fx.Node) -> bool:
+    """Whether nobody reads a node and it has no effect."""
+    if node._erased or node.users or node.op in ("placeholder", "output"):
+        return False
+    schema = getattr(node.target, "_schema", None)
+    return schema is None or not schema.is_mutable
+
+
 class GraphRewriter:
     """Edits one stage of a program.
 
@@ -78,7 +86,8 @@ class GraphRewriter:
         Raises:
             PassError: the shape function refuses these arguments.
         """
-        node = self.graph.call_function(target, args, kwargs)
+        packet = getattr(target, "overloadpacket", target)
+        node = self.graph.create_node("call_function", target, args, kwargs, packet.__name__)
         try:
             with self._mode:
                 node.meta["val"] = target(*typed(args), **typed(kwargs))
@@ -157,15 +166,22 @@ class GraphRewriter:
             node.meta["val"] = node.target(*typed(node.args), **typed(node.kwargs))  # type: ignore[operator]
 
     def replace(self, old: fx.Node, new: fx.Node) -> None:
-        """Let all users of `old` use `new`, and erase `old`."""
+        """Let all users of `old` use `new`; erase `old` and what only it read."""
         old.replace_all_uses_with(new, propagate_meta=False)
         self._record("replace", old.name, f"{new.name} = {new.target}")
-        self.graph.erase_node(old)
+        self._erase_dead(old)
 
     def erase(self, node: fx.Node) -> None:
-        """Remove a node without users."""
+        """Remove a node without users, and what only it read."""
         self._record("erase", node.name, str(node.target))
+        self._erase_dead(node)
+
+    def _erase_dead(self, node: fx.Node) -> None:
+        producers = node.all_input_nodes
         self.graph.erase_node(node)
+        for producer in producers:
+            if is_dead(producer):
+                self._erase_dead(producer)
 
     def mark(self, node: fx.Node, key: str, value: object) -> None:
         """Set metadata that lowering records, such as the chosen kernel."""

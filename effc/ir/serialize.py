@@ -157,9 +157,7 @@ class _GraphReader:
 
     def add(self, data: object, where: str) -> None:
         """Append the node that `data` describes."""
-        entry = untrusted.fields(
-            data, where, ("name", "op", "target"), ("args", "kwargs", *_FACTS)
-        )
+        entry = untrusted.fields(data, where, ("name", "op", "target"), ("args", "kwargs", *_FACTS))
         name = untrusted.identifier(entry["name"], f"{where}.name")
         kind = untrusted.choice(entry["op"], f"{where}.op", _KINDS)
         target = self._target(kind, entry["target"], name, f"{where} ({name})")

@@ -29,7 +29,10 @@ class Task(Protocol):
     `batches` must depend on its arguments alone: a resumed run then sees the same data.
     """
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The module to train; `loss` runs it."""
+        ...
 
     def batches(self, step: int, progress: float) -> list[Tensor]:
         """Return the micro-batches of one step, given the share of the budget already used."""

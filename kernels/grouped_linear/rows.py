@@ -54,7 +54,7 @@ def linear_by_expert(
     result = torch.empty(x.shape[0], out_features, dtype=x.dtype, device=x.device)
     for expert in expert_ids.unique().tolist():
         rows = expert_ids == expert
-        result[rows] = apply(x[rows], expert)
+        result[rows] = apply(x[rows], expert).to(x.dtype)
     return result
 
 

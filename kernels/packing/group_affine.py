@@ -205,7 +205,7 @@ class GroupAffine:
         """
         expected = self.plane_specs((*planes["codes"].shape[:-1], in_features))
         found = {name: (tuple(plane.shape), plane.dtype) for name, plane in planes.items()}
-        for name in expected.keys() | found.keys():
+        for name in expected | found:
             if expected.get(name) != found.get(name):
                 raise KernelError(
                     "E0503",

@@ -118,7 +118,7 @@ def attend(
                 visible = seen.any(0).nonzero().squeeze(1)
                 rows = first[visible] + head
                 result[b, g, :, :, at] = _softmax_attention(
-                    grouped[b, g, :, :, at] * scale,
+                    grouped[b, g, :, :, at].float() * scale,
                     key_pool.take(rows),
                     value_pool.take(rows),
                     None if block == 1 else seen[:, visible],
@@ -169,7 +169,7 @@ def _softmax_attention(
     `seen` [t, S] masks; None sees everything. A query that sees nothing gives zeros.
     """
     heads, group, t, _ = q.shape
-    scores = torch.bmm(q.float().reshape(heads, group * t, -1), k.transpose(1, 2))
+    scores = torch.bmm(q.reshape(heads, group * t, -1), k.transpose(1, 2))
     scores = scores.view(heads, group, t, -1)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)

@@ -116,9 +116,7 @@ FORMATS: dict[str, PageFormat] = {
         _plain("fp32", torch.float32),
         _plain("fp16", torch.float16),
         _plain("bf16", torch.bfloat16),
-        Int8Format(
-            "int8", (Plane("codes", torch.int8, ("D",)), Plane("scale", torch.float16, ()))
-        ),
+        Int8Format("int8", (Plane("codes", torch.int8, ("D",)), Plane("scale", torch.float16, ()))),
     )
 }
 

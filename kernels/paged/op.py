@@ -111,7 +111,7 @@ place in the table) is seen by query t with token index i = token_index[b, t] if
   - not `causal`, or j <= i,
   - no `window`, or i - j < window,
   - no `chunk`, or j // chunk == i // chunk,
-  - no `tree_mask` [B, T, T], or j is not among the T new tokens, or tree_mask[b, t, j - lengths[b]],
+  - no `tree_mask` [B, T, T], or j is no new token, or tree_mask[b, t, j - lengths[b]],
   - j is no rolled-back or not yet written token: j <= max of token_index[b].
 Scores are `scale` * q.k, then softcap * tanh(scores / softcap) if given; `sinks` [H] are extra
 logits that take part in the denominator only. A query that sees nothing gives zeros.

@@ -29,17 +29,17 @@ class TileConfig:
     num_stages: int
 
 
-def tile_config(rows: int, dtype: torch.dtype) -> TileConfig:
-    """The tile for so many rows.
+def tile_config(rows: int, out_features: int, dtype: torch.dtype) -> TileConfig:
+    """The tile for a product [rows, in] x [in, out_features].
 
-    Decoding (up to 16 rows) is bound by reading the weight: narrow tiles make many programs, long
-    steps make wide reads. More rows are bound by arithmetic: square tiles reuse both operands.
-    float32 products run outside the tensor cores and need more registers per value.
+    Decoding (up to 16 rows) is bound by reading the weight: narrow tiles make enough programs to
+    fill a device, long steps make wide reads. More rows are bound by arithmetic: square tiles
+    reuse both operands. float32 products run outside the tensor cores and hold more registers.
     """
     if dtype == torch.float32:
         return TileConfig(16, 16, 64, 4, 2) if rows <= 16 else TileConfig(32, 32, 32, 4, 2)
     if rows <= 16:
-        return TileConfig(16, 32, 128, 4, 3)
+        return TileConfig(16, 16 if out_features < 4096 else 32, 128, 4, 3)
     return TileConfig(64, 64, 64, 4, 3)
 
 
@@ -72,7 +72,7 @@ def quantized_linear(
     rows = x.reshape(-1, in_features)
     out_features, groups = scale.shape
     result = torch.empty(rows.shape[0], out_features, dtype=x.dtype, device=x.device)
-    tile = tile_config(rows.shape[0], x.dtype)
+    tile = tile_config(rows.shape[0], out_features, x.dtype)
     grid = (triton.cdiv(out_features, tile.block_n), triton.cdiv(rows.shape[0], tile.block_m))
     if result.numel():
         _quantized_linear_kernel[grid](
@@ -93,6 +93,7 @@ def quantized_linear(
             **constants(bits, group, groups, tile),
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
+            enable_fp_fusion=True,
         )
     return result.reshape(*x.shape[:-1], out_features)
 
@@ -116,19 +117,23 @@ def _load_codes(row_ptr, row_mask, k0, code_bytes, BITS: tl.constexpr, BLOCK_K: 
     BYTES: tl.constexpr = BLOCK_K * BITS // 8
     offsets = (k0 * BITS // 8 + tl.arange(0, BYTES))[None, :]
     packed = tl.load(row_ptr + offsets, mask=row_mask & (offsets < code_bytes), other=0)
-    if BITS == 8:
-        return packed
-    return tl.join(packed & 15, packed >> 4).reshape(packed.shape[0], BLOCK_K)
+    if BITS == 4:
+        codes = tl.join(packed & 15, packed >> 4).reshape(packed.shape[0], BLOCK_K)
+    else:
+        codes = packed
+    return codes
 
 
 @triton.jit
 def _load_zero(row_ptr, row_mask, group, groups, BITS: tl.constexpr):
     """Zero points [rows, len(group)], uint8; `row_ptr` [rows, 1], `group` [1, len(group)]."""
     mask = row_mask & (group < groups)
-    if BITS == 8:
-        return tl.load(row_ptr + group, mask=mask, other=0)
-    packed = tl.load(row_ptr + group // 2, mask=mask, other=0)
-    return (packed >> (4 * (group % 2)).to(tl.uint8)) & 15
+    if BITS == 4:
+        packed = tl.load(row_ptr + group // 2, mask=mask, other=0)
+        zero = (packed >> (4 * (group % 2)).to(tl.uint8)) & 15
+    else:
+        zero = tl.load(row_ptr + group, mask=mask, other=0)
+    return zero
 
 
 @triton.jit

@@ -34,9 +34,7 @@ EXCLUDED_PREFIX = "_sysconfigdata"
 
 # A newline ends a piece and spaces begin one, so a prompt that stops after a line is cut where
 # training text is cut too. Indentation of any depth is one piece.
-PIECES = (
-    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 MEAN_CUT_DISTANCE = 1000
 
 
@@ -78,12 +76,12 @@ class Corpus:
         return total.hexdigest()
 
 
-def load_corpus(folder: Path | None = None) -> Corpus:
-    """Read the standard library of the running interpreter, or the `*.py` files of a folder."""
-    root = folder or Path(sysconfig.get_paths()["stdlib"])
+def load_corpus(root: Path | None = None, pattern: str = "**/*.py") -> Corpus:
+    """Read the files below a folder, by default the running interpreter's standard library."""
+    root = root or Path(sysconfig.get_paths()["stdlib"])
     seen: set[str] = set()
     documents = []
-    for path in _source_files(root):
+    for path in _source_files(root, pattern):
         text = _read(path)
         if text is None or text in seen:
             continue
@@ -92,12 +90,12 @@ def load_corpus(folder: Path | None = None) -> Corpus:
     return Corpus(tuple(documents))
 
 
-def _source_files(root: Path) -> list[Path]:
+def _source_files(root: Path, pattern: str) -> list[Path]:
     def wanted(path: Path) -> bool:
         folders = path.relative_to(root).parts[:-1]
         return not EXCLUDED_FOLDERS & set(folders) and not path.name.startswith(EXCLUDED_PREFIX)
 
-    return sorted(filter(wanted, root.rglob("*.py")), key=lambda path: path.as_posix())
+    return sorted(filter(wanted, root.glob(pattern)), key=lambda path: path.as_posix())
 
 
 def _read(path: Path) -> str | None:
@@ -145,6 +143,11 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
 
 
+def decode(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+    """Return the text of tokens; bos, eos and pad show by name."""
+    return tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
 def encode_with_cuts(
     tokenizer: PreTrainedTokenizerFast, text: str, rng: random.Random
 ) -> list[int]:
@@ -181,12 +184,20 @@ def pack(
     return np.asarray(stream, dtype=np.int16)
 
 
-def rows(stream: NDArray[np.int16], length: int, count: int, start: int) -> Tensor:
-    """Return `count` rows of bos and `length` tokens, read on from position `start`, cyclically.
+def rows(stream: NDArray[np.int16], length: int, first: int, count: int, seed: int) -> Tensor:
+    """Return rows `first` to `first + count` of an endless shuffled order.
 
+    Each row is bos and `length` tokens from anywhere in the stream; a pass visits every place
+    once. Neighbouring rows come from different files, else one file would sway a whole step.
     Every row begins with bos: at inference too, bos marks the start of what the model can see,
     be it a file's first line or not.
     """
-    index = (start + np.arange(count * length)) % len(stream)
-    body = torch.from_numpy(stream[index].astype(np.int64)).view(count, length)
+    blocks = len(stream) // length
+    turns, places = np.divmod(np.arange(first, first + count), blocks)
+    starts = np.empty(count, dtype=np.int64)
+    for turn in np.unique(turns):
+        order = np.random.default_rng([seed, length, turn]).permutation(blocks)
+        starts[turns == turn] = order[places[turns == turn]] * length
+    index = starts[:, None] + np.arange(length)
+    body = torch.from_numpy(stream[index].astype(np.int64))
     return torch.cat([torch.full((count, 1), BOS_ID), body], dim=1)  # [B, 1 + T]

@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
 
 from examples.zoo.lm import card, data, likelihood, syntax
 from examples.zoo.lm.likelihood import Likelihood, Measure, Scorer
@@ -70,6 +75,7 @@ def evaluate(checkpoint: Path, limit: int | None = None, write_card: bool = Fals
 
 def load(checkpoint: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Load a checkpoint; its fp16 weights compute in fp32."""
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     return model, AutoTokenizer.from_pretrained(checkpoint)
 
@@ -146,4 +152,4 @@ def table_row(scores: Scores) -> str:
 def complete(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str) -> str:
     """Continue one prompt greedily."""
     tokens = syntax.model_writer(model, tokenizer)([data.encode(tokenizer, prompt)], False)[0]
-    return tokenizer.decode(tokens, skip_special_tokens=True)
+    return data.decode(tokenizer, syntax.until_eos(tokens)[0])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from examples.zoo.lm.data import EOS_ID, PAD_ID, Document, encode
+from examples.zoo.lm.data import EOS_ID, PAD_ID, Document, decode, encode
 from examples.zoo.lm.likelihood import Measure
 from examples.zoo.lm.ngram import KneserNey
 
@@ -107,11 +107,16 @@ def measure_syntax(
     encoded = [encode(tokenizer, prompt.before + prompt.header) for prompt in prompts]
     right = 0
     for prompt, tokens in zip(prompts, writer(encoded, sample), strict=True):
-        ended = EOS_ID in tokens
-        text = tokenizer.decode(tokens[: tokens.index(EOS_ID)] if ended else tokens)
-        right += is_python(prompt.header, text, ended)
+        kept, ended = until_eos(tokens)
+        right += is_python(prompt.header, decode(tokenizer, kept), ended)
     share = right / len(prompts)
     return Measure(share, math.sqrt(share * (1 - share) / len(prompts)))
+
+
+def until_eos(tokens: list[int]) -> tuple[list[int], bool]:
+    """Return the tokens before the first eos, and whether there was one."""
+    ended = EOS_ID in tokens
+    return tokens[: tokens.index(EOS_ID)] if ended else tokens, ended
 
 
 def model_writer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Writer:
@@ -120,7 +125,7 @@ def model_writer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) ->
     @torch.inference_mode()
     def write(prompts: Sequence[list[int]], sample: bool) -> list[list[int]]:
         torch.manual_seed(0)
-        choice = {"do_sample": sample} | ({"temperature": TEMPERATURE, "top_k": 0} if sample else {})
+        choice = {"temperature": TEMPERATURE, "top_k": 0} if sample else {}
         written: list[list[int]] = []
         for start in range(0, len(prompts), BATCH):
             rows = [[tokenizer.bos_token_id, *ids] for ids in prompts[start : start + BATCH]]
@@ -131,6 +136,7 @@ def model_writer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) ->
                 attention_mask=batch["attention_mask"],
                 max_new_tokens=NEW_TOKENS,
                 pad_token_id=PAD_ID,
+                do_sample=sample,
                 **choice,
             )
             written += new[:, length:].tolist()

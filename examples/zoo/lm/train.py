@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from examples.zoo.lm import data
 from examples.zoo.lm.model import CONTEXT, build, config
@@ -20,25 +20,24 @@ from examples.zoo.trainer import Progress, Settings, Trainer
 STEP_TOKENS = 4096
 MICRO_TOKENS = 1024
 # (share of the budget, row length from there on): short rows are cheaper and teach as much early.
-LENGTHS = ((0.0, 256), (0.45, 512), (0.8, CONTEXT))
+LENGTHS = ((0.0, 256), (0.4, 512), (0.8, CONTEXT))
 
 
 class LanguageTask:
     """Next-token prediction over a packed stream."""
 
-    def __init__(self, model: LlamaForCausalLM, stream: NDArray[np.int16]) -> None:
+    def __init__(self, model: LlamaForCausalLM, stream: NDArray[np.int16], seed: int) -> None:
         self.model = model
         self.stream = stream
+        self.seed = seed
 
     def batches(self, step: int, progress: float) -> list[Tensor]:
-        """Read the stream on in order; the row length follows `progress`."""
+        """Draw rows whose length follows `progress`; a step's size in tokens is constant."""
         length = next(size for share, size in reversed(LENGTHS) if progress >= share)
+        count = STEP_TOKENS // length
         # Bos takes the place of one token, so that the longest row still fits the context.
-        length -= 1
-        count = STEP_TOKENS // (length + 1)
-        # The step size in tokens is constant, so the position follows from the step alone.
-        rows = data.rows(self.stream, length, count, start=step * STEP_TOKENS)
-        return list(rows.split(MICRO_TOKENS // (length + 1)))
+        rows = data.rows(self.stream, length - 1, step * count, count, self.seed)
+        return list(rows.split(MICRO_TOKENS // length))
 
     def loss(self, batch: Tensor) -> Tensor:
         """Return the mean cross-entropy of every token after the first."""
@@ -58,7 +57,7 @@ def train(out: Path, settings: Settings) -> None:
     stream = data.pack(tokenizer, corpus.train, settings.seed)
     print(f"{len(corpus.train)} files, {len(stream) / 1e6:.2f} M tokens, context {CONTEXT}")
     model = build(config(), settings.seed)
-    progress = Trainer(LanguageTask(model, stream), settings).run()
+    progress = Trainer(LanguageTask(model, stream, settings.seed), settings).run()
     save(out, model, tokenizer)
     record = describe_run(corpus, len(stream), progress, settings)
     (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -68,9 +67,22 @@ def train(out: Path, settings: Settings) -> None:
 def save(out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write weights in fp16, configuration and tokenizer."""
     model.to("cpu", torch.float16).eval()
+    model.generation_config = GenerationConfig(
+        bos_token_id=data.BOS_ID, eos_token_id=data.EOS_ID, pad_token_id=data.PAD_ID
+    )
     model.save_pretrained(out)
+    # safetensors makes its files private; these are to be shared.
+    (out / "model.safetensors").chmod(0o644)
     tokenizer.model_max_length = CONTEXT
     tokenizer.save_pretrained(out)
+    _name_tokenizer_for_all_versions(out / "tokenizer_config.json")
+
+
+def _name_tokenizer_for_all_versions(path: Path) -> None:
+    """Write the class name that transformers 4 knows too; version 5 has a new one."""
+    settings = json.loads(path.read_text())
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def describe_run(

@@ -1,0 +1,77 @@
+"""Text for people, JSON for programs, progress for the patient."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from effc.diagnostics import EffcError
+
+Progress = Callable[[str, int, int], None]
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def print_json(data: Mapping[str, object]) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def print_error(error: EffcError, *, as_json: bool) -> None:
+    """An error as text on stderr, or as one JSON object on stdout."""
+    if as_json:
+        print_json({"error": error.to_dict()})
+    else:
+        print(error.render(), file=sys.stderr)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Rows in columns; numbers to the right, the last column as wide as it likes."""
+    cells = [[*header], *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+    for row in cells:
+        aligned = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        )
+        print("  ".join(aligned).rstrip())
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, int | float) or str(cell)[:1].isdigit() or cell == "-"
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes with a binary unit, e.g. "12.5 MiB"."""
+    value = float(count)
+    for unit in _UNITS:
+        if value < 1024 or unit == _UNITS[-1]:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("the last unit takes everything")
+
+
+@contextmanager
+def progress_bar(title: str, *, quiet: bool) -> Iterator[Progress | None]:
+    """A bar on stderr while the block runs; nothing when `quiet` or when nobody watches.
+
+    Yields:
+        A callback that takes what is being worked on, the work done and all work.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+
+        def advance(name: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{title} {name[-40:]}", completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,117 @@
+"""The environment variables of effc; nothing else reads `os.environ`.
+
+`ENVIRONMENT.md` is the same table for people. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import metadata
+
+from effc.diagnostics import EffcError
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable.
+
+    Attributes:
+        name: as it is set in the shell.
+        default: the value when it is unset or empty.
+        values: what is allowed, for people.
+        pattern: what is allowed, as a regular expression.
+        help: what it does.
+    """
+
+    name: str
+    default: str
+    values: str
+    pattern: str
+    help: str
+
+
+VARIABLES: dict[str, Variable] = {
+    "log": Variable(
+        "EFFC_LOG",
+        "warning",
+        "debug, info, warning, error",
+        "debug|info|warning|error",
+        "How much the log on standard error says.",
+    ),
+    "print": Variable(
+        "EFFC_PRINT",
+        "",
+        "after:<pass>, all",
+        "(after:[a-z0-9-]+|all)?",
+        "Print the program as Python after one pass, or after every pass.",
+    ),
+    "dump": Variable(
+        "EFFC_DUMP",
+        "",
+        "a folder",
+        ".*",
+        "Write the program after every pass into this folder, numbered.",
+    ),
+    "kernels": Variable(
+        "EFFC_KERNELS",
+        "auto",
+        "auto, reference",
+        "auto|reference",
+        "Run the kernels that the compiler chose, or the reference of every operator.",
+    ),
+    "verify": Variable(
+        "EFFC_VERIFY",
+        "1",
+        "0, 1, 2",
+        "[012]",
+        "Check the program never, between stages of the compiler, or after every pass with types.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of the variables in `VARIABLES`, by the same keys."""
+
+    log: str
+    print: str
+    dump: str
+    kernels: str
+    verify: int
+
+
+def version() -> str:
+    """The version of effc, "unknown" where it runs without having been installed."""
+    try:
+        return metadata.version("effc")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the variables.
+
+    Args:
+        environment: names and values; the process's own by default.
+
+    Raises:
+        EffcError: E0104 for a value that is not allowed.
+    """
+    source = os.environ if environment is None else environment
+    texts = {field.name: _read(VARIABLES[field.name], source) for field in fields(Settings)}
+    return Settings(**texts | {"verify": int(texts["verify"])})  # type: ignore[arg-type]
+
+
+def _read(variable: Variable, environment: Mapping[str, str]) -> str:
+    text = environment.get(variable.name) or variable.default
+    if not re.fullmatch(variable.pattern, text):
+        raise EffcError(
+            "E0104",
+            f"{text!r} is not allowed; allowed: {variable.values}",
+            where=variable.name,
+            help=f"unset {variable.name} or give it one of these values",
+        )
+    return text

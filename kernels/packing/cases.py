@@ -1,0 +1,51 @@
+"""Packed weights for the cases of the operators that read them, and what they stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from effc.kernels.packing.group_affine import GroupAffine
+
+LAYOUTS = {
+    "4-bit symmetric groups of 32": GroupAffine(4, 32, True),
+    "4-bit asymmetric groups of 16": GroupAffine(4, 16, False),
+    "4-bit asymmetric rows": GroupAffine(4, None, False),
+    "8-bit symmetric rows": GroupAffine(8, None, True),
+    "8-bit asymmetric groups of 64": GroupAffine(8, 64, False),
+}
+
+
+def random_tensor(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Normal float32 values, the same at every call."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def packed_arguments(layout: GroupAffine, *shape: int) -> dict[str, object]:
+    """Planes and layout arguments of a random packed weight [.., out, in]."""
+    planes = layout.pack(random_tensor(*shape, seed=1))
+    return {
+        "codes": planes["codes"],
+        "scale": planes["scale"],
+        "zero": planes.get("zero"),
+        "bits": layout.bits,
+        "group": layout.group or shape[-1],
+    }
+
+
+def dequantized(
+    codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, bits: int, columns: int
+) -> np.ndarray:
+    """The weight [.., out, columns] in float64: a second reading of the layout, in numpy."""
+
+    def spread(plane: torch.Tensor) -> np.ndarray:
+        bytes_ = plane.numpy().astype(np.int64)
+        nibbles = np.stack([bytes_ % 16, bytes_ // 16], -1)
+        return bytes_ if bits == 8 else nibbles.reshape(*bytes_.shape[:-1], -1)
+
+    levels = spread(codes)
+    groups = scale.shape[-1]
+    group_of = np.arange(columns) // (levels.shape[-1] // groups)
+    origin = np.full(scale.shape, 2 ** (bits - 1)) if zero is None else spread(zero)
+    steps = scale.numpy().astype(np.float64)
+    return (levels[..., :columns] - origin[..., group_of]) * steps[..., group_of]

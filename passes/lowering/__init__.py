@@ -1,0 +1,1 @@
+"""From canonical operators to what the runtime executes."""

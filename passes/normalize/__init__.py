@@ -1,0 +1,1 @@
+"""Exact clean-up of captured graphs."""

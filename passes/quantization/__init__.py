@@ -1,0 +1,1 @@
+"""Weight quantization: one method per file, each a frozen dataclass named as in its paper."""

@@ -1,0 +1,1 @@
+"""From decomposed patterns to the canonical operators, exactly."""

@@ -1,0 +1,69 @@
+"""Raise the gate of a feed-forward layer to `effc::gated_activation`.
+
+Before:
+    y = aten.mul.Tensor(aten.silu.default(gate), up)
+After:
+    y = effc.gated_activation(gate, up, "silu")
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import fx
+
+from effc.ir.passbase import PassStage
+from effc.ir.pattern import Call, Match, Var, op_name
+from effc.ir.rewriter import GraphRewriter
+from effc.ir.rules import RewriteRule, RulePass
+
+_NAMES = {
+    "aten.silu.default": "silu",
+    "aten.gelu.default": "gelu",
+    "aten.relu.default": "relu",
+    "aten.sigmoid.default": "sigmoid",
+}
+
+
+class RaiseGate(RewriteRule):
+    """act(gate) * up, both as wide as the layer."""
+
+    name = "raise-gate"
+    patterns = (
+        Call(
+            ("aten.mul.Tensor",),
+            (Call(tuple(_NAMES), (Var("gate"),), name="act"), Var("up")),
+            commutative=True,
+        ),
+    )
+
+    def check(self, found: Match, root: fx.Node) -> str:
+        """Gate and value must be two activations of one shape."""
+        gate, up = found["gate"], found["up"]
+        if up.op == "get_attr" or gate is up:
+            return "the other factor is no second activation"
+        if gate.meta["val"].shape != up.meta["val"].shape:
+            return "gate and value have different shapes"
+        return ""
+
+    def rewrite(self, rewriter: GraphRewriter, found: Match, root: fx.Node) -> fx.Node:
+        """Name the activation."""
+        act = found["act"]
+        name = _NAMES[op_name(act)]
+        if name == "gelu" and act.kwargs.get("approximate") == "tanh":
+            name = "gelu_tanh"
+        return rewriter.call(
+            torch.ops.effc.gated_activation.default, found["gate"], found["up"], name
+        )
+
+
+@dataclass(frozen=True)
+class RaiseGatedActivation(RulePass):
+    """Gated feed-forward layers become recognizable."""
+
+    name: ClassVar[str] = "raise-gated-activation"
+    stage: ClassVar[PassStage] = PassStage.RAISE
+    rules: ClassVar[tuple[RewriteRule, ...]] = (RaiseGate(),)
+    near: ClassVar[int] = 2

@@ -1,0 +1,84 @@
+"""Raise the parts of a root-mean-square norm to `effc::rms_norm`.
+
+Before:
+    s = aten.mean.dim(aten.pow.Tensor_Scalar(x, 2), [-1], True)
+    n = aten.mul.Tensor(x, aten.rsqrt.default(aten.add.Tensor(s, 1e-06)))
+    y = aten.mul.Tensor(weight, n)
+After:
+    y = effc.rms_norm(x, weight, 1e-06, True)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import fx
+
+from effc.ir.passbase import PassStage
+from effc.ir.pattern import _CASTS, Call, Cast, Const, Match, Var, op_name
+from effc.ir.rewriter import GraphRewriter
+from effc.ir.rules import RewriteRule, RulePass
+
+_X = Cast(Var("x"))
+_MEAN = Call(
+    ("aten.mean.dim",), (Call(("aten.pow.Tensor_Scalar",), (_X, 2)), Const("dims"), True)
+)
+_ROOT = Call(("aten.rsqrt.default",), (Call(("aten.add.Tensor",), (_MEAN, Const("eps"))),))
+_NORMAL = Call(("aten.mul.Tensor",), (_X, _ROOT), commutative=True, name="normal")
+
+
+class RaiseRmsNorm(RewriteRule):
+    """weight * round(normal), or round(weight * normal)."""
+
+    name = "raise-rms-norm"
+    patterns = (
+        Call(("aten.mul.Tensor",), (Cast(_NORMAL), Cast(Var("weight"))), commutative=True),
+    )
+
+    def check(self, found: Match, root: fx.Node) -> str:
+        """The last dimension, a weight vector, and one of the two ways to round."""
+        value, weight = found["x"].meta["val"], found["weight"]
+        if found["dims"] not in ([-1], [value.dim() - 1]):
+            return f"the mean runs over {found['dims']}, not over the last dimension"
+        if weight.op != "get_attr" or weight.meta["val"].dim() != 1:
+            return f"{weight.name} is no weight vector"
+        if weight.meta["val"].shape[0] != value.shape[-1]:
+            return "the weight has another width"
+        if found["normal"].meta["val"].dtype != torch.float32:
+            return "the norm is not computed in fp32"
+        return _rounding(found, root)[1]
+
+    def rewrite(self, rewriter: GraphRewriter, found: Match, root: fx.Node) -> fx.Node:
+        """The rounding order is part of the meaning."""
+        first, _ = _rounding(found, root)
+        return rewriter.call(
+            torch.ops.effc.rms_norm.default, found["x"], found["weight"], found["eps"], first
+        )
+
+
+def _rounding(found: Match, root: fx.Node) -> tuple[bool, str]:
+    """Whether the normalized value is rounded before the weight; a reason if neither way fits."""
+    wide, narrow = root.meta["val"].dtype, found["x"].meta["val"].dtype
+    factor = next(a for a in root.args if isinstance(a, fx.Node) and _strip(a) is found["normal"])
+    if factor.meta["val"].dtype == narrow:
+        return True, ""
+    if wide == narrow:
+        return False, ""
+    return False, f"the result stays in {wide} although the input is {narrow}"
+
+
+def _strip(node: fx.Node) -> fx.Node:
+    while op_name(node) in _CASTS:
+        node = node.args[0]  # type: ignore[assignment]
+    return node
+
+
+@dataclass(frozen=True)
+class RaiseNorms(RulePass):
+    """Decomposed norms become the canonical operator."""
+
+    name: ClassVar[str] = "raise-norms"
+    stage: ClassVar[PassStage] = PassStage.RAISE
+    rules: ClassVar[tuple[RewriteRule, ...]] = (RaiseRmsNorm(),)

@@ -1,0 +1,138 @@
+"""Reading a policy: from a file, a text, or a dict.
+
+    policy = load_policy("policy.toml", methods)
+
+The values come from `tomllib`, their places from `effc.spec.places`; files and dicts are then
+checked by the same code. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from effc.diagnostics import PolicyError, Span
+from effc.spec.dump import dump_policy
+from effc.spec.options import shown
+from effc.spec.places import DictPlaces, scan
+from effc.spec.reader import PolicyErrors, Reader
+from effc.spec.schema import VERSION, MethodTable, Policy
+
+__all__ = ["PolicyErrors", "dump_policy", "load_policy", "parse_policy", "policy_from_dict"]
+
+_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+def load_policy(
+    spec: str | os.PathLike[str] | Mapping[str, object] | Policy | None, methods: MethodTable
+) -> Policy:
+    """The policy that a user names in any of the ways `effc.optimize` takes.
+
+    Args:
+        spec: the path of a TOML file, a dict of the same structure, a `Policy`, or None for the
+            policy that changes nothing.
+        methods: the registered methods, by table and name.
+
+    Raises:
+        PolicyError: E0210 where the file cannot be read; else see `parse_policy`.
+    """
+    match spec:
+        case None:
+            return policy_from_dict({}, methods)
+        case Policy():
+            return spec
+        case Mapping():
+            return policy_from_dict(spec, methods)
+        case str() | os.PathLike():
+            return parse_policy(_read(os.fspath(spec)), file=os.fspath(spec), methods=methods)
+        case _:
+            message = f"a policy is a path, a dict or an effc.Policy, found {type(spec).__name__}"
+            raise PolicyError("E0205", message)
+
+
+def parse_policy(text: str, *, file: str = "<policy>", methods: MethodTable) -> Policy:
+    """Read a policy from TOML text.
+
+    Args:
+        text: the policy.
+        file: the name to use in messages.
+        methods: the registered methods, by table and name.
+
+    Raises:
+        PolicyError: E0201 to E0212, at its line and column; `PolicyErrors` where there are several.
+    """
+    try:
+        data = tomllib.loads(text)
+        places = scan(text, file)
+    except RecursionError:
+        raise PolicyError("E0201", "lists are nested too deeply", where=file) from None
+    except ValueError as error:
+        raise _toml_error(str(error), text, file) from None
+    return Reader(places, methods).read(data, source=file, text=text)
+
+
+def policy_from_dict(data: Mapping[str, object], methods: MethodTable) -> Policy:
+    """Read a policy from a dict of the same structure as the TOML.
+
+    A value None means that the key is absent; `version` may be left out.
+
+    Args:
+        data: tables as dicts, rules as lists of dicts.
+        methods: the registered methods, by table and name.
+
+    Raises:
+        PolicyError: as `parse_policy`, with key paths such as `quantize[0].bits` as places.
+    """
+    plain = {"version": VERSION} | cast("dict[str, Any]", _plain(data))
+    policy = Reader(DictPlaces(), methods).read(plain, source=None, text="")
+    return replace(policy, text=dump_policy(policy))
+
+
+def _plain(value: object) -> object:
+    """The value as `tomllib` would have given it."""
+    match value:
+        case Mapping():
+            items = cast("Mapping[object, object]", value).items()
+            return {str(key): _plain(item) for key, item in items if item is not None}
+        case list() | tuple():
+            return [_plain(item) for item in cast("list[object]", value)]
+        case _:
+            return value
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise _unreadable(path, "there is no such file") from None
+    except IsADirectoryError:
+        raise _unreadable(path, "it is a folder", "name the policy file in it") from None
+    except UnicodeDecodeError as error:
+        reason = f"it is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+        raise _unreadable(path, reason, "save the file as UTF-8") from None
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from None
+    except ValueError as error:
+        raise _unreadable(path, str(error)) from None
+
+
+def _unreadable(path: str, reason: str, help: str | None = None) -> PolicyError:
+    return PolicyError("E0210", f"cannot read the policy {shown(path)}: {reason}", help=help)
+
+
+def _toml_error(reason: str, text: str, file: str) -> PolicyError:
+    """E0201 at the place that tomllib's text ends with."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    found = _TOML_PLACE.search(reason)
+    if found and found[1]:
+        line, column = int(found[1]), int(found[2])
+    else:
+        line, column = len(lines), len(lines[-1]) + 1
+    reason = _TOML_PLACE.sub("", reason)
+    message = f"not valid TOML: {reason[:1].lower()}{reason[1:]}"
+    return PolicyError("E0201", message, where=Span(file, line, column, 1, lines[line - 1]))
