@@ -68,6 +68,19 @@ def load_program(path: Path | str) -> Program:
     return program
 
 
+def read_document(path: Path | str, name: str) -> str | None:
+    """The text of one of the artifact's documents, e.g. "report.json"; None if it has none.
+
+    Raises:
+        ArtifactError: as `load_program`.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    if name not in manifest.files:
+        return None
+    return _checked_file(folder, name, manifest).decode("utf-8")
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of an artifact.
 

@@ -6,12 +6,12 @@ returns the value as the schema holds it, or raises the error to report.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 from effc.diagnostics import PolicyError, did_you_mean
-from effc.spec.options import MethodInfo, shown
+from effc.spec.options import MethodInfo, fits, shown
 from effc.spec.places import Place
 from effc.spec.quantity import BYTES, Quantity
 from effc.spec.schema import DTYPES
@@ -38,9 +38,9 @@ def integer(minimum: int) -> Check:
     """An integer from `minimum` on; `true` is not one."""
 
     def check(value: object, label: str, place: Place) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise wrong(label, f"an integer >= {minimum}", value, place)
-        return value
+        if type(value) is int and fits(value) and value >= minimum:
+            return value
+        raise wrong(label, f"an integer >= {minimum}", value, place)
 
     return check
 
@@ -49,10 +49,11 @@ def number(minimum: float) -> Check:
     """A finite number from `minimum` on, as a float."""
 
     def check(value: object, label: str, place: Place) -> float:
-        usable = isinstance(value, int | float) and not isinstance(value, bool)
-        if not usable or not math.isfinite(value) or value < minimum:
-            raise wrong(label, f"a number >= {minimum:g}", value, place)
-        return float(value)
+        if type(value) in (int, float) and fits(value):
+            result = float(cast("float", value))
+            if result >= minimum:
+                return result
+        raise wrong(label, f"a number >= {minimum:g}", value, place)
 
     return check
 
@@ -87,7 +88,7 @@ def device(value: object, label: str, place: Place) -> str:
     """A target device; the architecture of a GPU may be named without having one."""
     if not isinstance(value, str) or not _DEVICE.fullmatch(value):
         expected = '"cpu", "cuda" or an architecture such as "cuda:sm90"'
-        raise wrong(label, expected, value, place, ("cpu", "cuda"))
+        raise wrong(label, expected, value, place)
     return value
 
 

@@ -105,7 +105,7 @@ class OptionInfo:
             for item in _alternatives(self.type):
                 if _accepts(item, value):
                     return value
-            if "float" in self.type and type(value) is int:  # TOML writes 1 for 1.0
+            if "float" in self.type and type(value) is int and fits(value):
                 return float(value)
         raise OptionError(self.name, self.expected, value)
 
@@ -216,12 +216,8 @@ def _literals(item: ast.expr) -> tuple[object, ...]:
 
 def _accepts(item: ast.expr, value: object) -> bool:
     if isinstance(item, ast.Name):
-        return type(value) is _SCALARS[item.id][1] and not _endless(value)
+        return type(value) is _SCALARS[item.id][1] and fits(value)
     return any(_same(literal, value) for literal in _literals(item))
-
-
-def _endless(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _described(item: ast.expr) -> str:
@@ -239,6 +235,13 @@ def _either(parts: list[str]) -> str:
     return " or ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
+def fits(value: object) -> bool:
+    """Whether a number is finite and, as TOML demands of integers, has at most 64 bits."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def shown(value: object) -> str:
     """A value as a policy writes it, long ones cut."""
     if isinstance(value, bool):
@@ -249,4 +252,6 @@ def shown(value: object) -> str:
         return "a table"
     if isinstance(value, list | tuple):
         return "a list"
+    if isinstance(value, int) and not fits(value):
+        return "a number of more than 64 bits"
     return str(value)

@@ -103,7 +103,8 @@ class Reader:
             raise wrong("'version'", "an integer", version, place)
         if version != VERSION:
             message = f"version {version} of the policy language is not supported"
-            raise PolicyError("E0209", message, where=place, help=f"this effc reads {VERSION}")
+            remedy = f"this effc reads version {VERSION}"
+            raise PolicyError("E0209", message, where=place, help=remedy)
 
     def _settings(self, name: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """The checked values of a table that appears once; None when it is absent."""
@@ -111,8 +112,9 @@ class Reader:
             return None
         table, path = data[name], (name,)
         if not isinstance(table, Mapping):
-            label = f"[{name}]"
-            self.errors.append(wrong(label, "a table", table, self.places.value(path)))
+            message = f"{name!r} takes a table, found {shown(table)}"
+            place, help = self.places.value(path), f"write [{name}], in one bracket, once"
+            self.errors.append(PolicyError("E0205", message, where=place, help=help))
             return None
         checks = SETTINGS[name]
         self._refuse_unknown(table.keys() - checks.keys(), path, checks)

@@ -23,11 +23,12 @@ from effc.ir.program import (
 from effc.ir.serialize import input_from_json, input_to_json
 from effc.ir.weights import Weights
 
-FACTS = ("model", "loop", "page_size", "stages", "cache", "schedule", "kernels", "notes")
+FACTS = ("model", "device", "loop", "page_size", "stages", "cache", "schedule", "kernels", "notes")
 
 STAGE_FOLDER = "stages"
 MODEL_FOLDER = "model"
 
+DEVICES = ("cpu", "cuda")
 LOOPS = ("none", "autoregressive")
 MOMENTS = ("after_prefill", "every", "over_budget", "each_step")
 
@@ -38,6 +39,7 @@ def facts_to_json(program: Program) -> dict[str, object]:
     """The facts of a program, with the fields of `FACTS`."""
     return {
         "model": _model_to_json(program.info),
+        "device": program.device,
         "loop": program.loop,
         "page_size": program.page_size,
         "stages": [_stage_to_json(stage) for stage in program.stages.values()],
@@ -86,6 +88,7 @@ def program_from_facts(
             for entry in untrusted.array(facts["schedule"], f"{where}: schedule")
         ),
         page_size=untrusted.integer(facts["page_size"], f"{where}: page_size", 1, 1 << 20),
+        device=untrusted.choice(facts["device"], f"{where}: device", DEVICES),
         loop=untrusted.choice(facts["loop"], f"{where}: loop", LOOPS),
         notes=[untrusted.text(note, f"{where}: notes") for note in notes],
     )

@@ -73,29 +73,30 @@ class PassManager:
     Attributes:
         passes: in any order.
         observe: called after each pass with (pass, program, result): printing, dumping, progress.
-        check: verify the program after each pass.
+        check: 0 never verify, 1 verify after each stage of passes, 2 after each pass with types.
     """
 
     passes: Sequence[Pass]
     observe: Callable[[Pass, Program, PassResult], None] | None = None
-    check: bool = True
+    check: int = 1
 
     def run(self, program: Program, journal: Journal) -> list[Verdict]:
         """Run all passes in order and return one verdict per pass."""
         verdicts = []
-        for p in order(self.passes):
+        ordered = order(self.passes)
+        for p, following in zip(ordered, [*ordered[1:], None], strict=True):
             result = p(program, journal)
-            if self.check:
+            stage_ends = following is None or following.stage != p.stage
+            if self.check > 1 or (self.check and stage_ends):
                 self._verify(p, program)
             if self.observe is not None:
                 self.observe(p, program, result)
             verdicts.append(verdict_of(p, result))
         return verdicts
 
-    @staticmethod
-    def _verify(p: Pass, program: Program) -> None:
+    def _verify(self, p: Pass, program: Program) -> None:
         try:
-            verify(program)
+            verify(program, types=self.check > 1)
         except EffcError as error:
             raise PassError("E0404", f"pass {p.name!r} left an illegal program: {error}") from error
 

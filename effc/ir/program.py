@@ -180,6 +180,7 @@ class Program:
         weights: the one state.
         info: facts about the model.
         page_size: P.
+        device: where it was lowered to, "cpu" or "cuda".
         loop: "none" (call it) or "autoregressive" (generate with it).
         notes: remarks for the user that belong in the report.
     """
@@ -192,6 +193,7 @@ class Program:
     schedule: tuple[ScheduleEntry, ...] = ()
     page_size: int = 32
     loop: str = "none"
+    device: str = "cpu"
     notes: list[str] = field(default_factory=list)
 
     def nodes(self) -> Iterator[tuple[Stage, fx.Node]]:

@@ -77,7 +77,7 @@ def _read_size(data: object, where: str) -> int | str:
     if type(data) is int:
         return untrusted.integer(data, where, low=0)
     text = untrusted.text(data, where)
-    if text != sizes.UNKNOWN and sizes.canonical(text) != text:
+    if text != sizes.UNKNOWN and sizes.canonical(text, where) != text:
         untrusted.damaged(f"the size {text!r} is not in canonical form", where)
     return text
 

@@ -52,13 +52,17 @@ class Operation:
 Expression = int | str | Operation
 
 
-def parse(text: str) -> Expression:
+def parse(text: str, where: str | None = None) -> Expression:
     """The expression that a text stands for.
+
+    Args:
+        text: the expression.
+        where: its place in a file, for messages.
 
     Raises:
         ArtifactError: E0603 when the text is not in the grammar.
     """
-    return _Parser(text).parse()
+    return _Parser(text, where).parse()
 
 
 def render(expression: Expression) -> str:
@@ -78,9 +82,9 @@ def _operand(expression: Expression, rank: int) -> str:
     return f"({text})" if loose else text
 
 
-def canonical(text: str) -> str:
-    """The one text of the expression in `text`."""
-    return render(parse(text))
+def canonical(text: str, where: str | None = None) -> str:
+    """The one text of the expression in `text`; arguments and errors as of `parse`."""
+    return render(parse(text, where))
 
 
 def evaluate(expression: Expression, sizes: Mapping[str, int]) -> int:
@@ -124,8 +128,9 @@ def of_value(size: int | torch.SymInt, names: Mapping[str, str]) -> int | str:
 class _Parser:
     """Recursive descent over the tokens of one text."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, where: str | None) -> None:
         self.text = text
+        self.where = where
         self.tokens = self._tokens()
         self.position = 0
         self.depth = 0
@@ -133,18 +138,18 @@ class _Parser:
     def parse(self) -> Expression:
         expression = self._sum()
         if self._peek() is not None:
-            raise _unreadable(self.text, f"unexpected {self._peek()!r}")
+            raise self._unreadable(f"unexpected {self._peek()!r}")
         return expression
 
     def _tokens(self) -> list[str]:
         if len(self.text) > MAX_LENGTH:
-            raise _unreadable(self.text[:40] + "...", "it is too long")
+            raise self._unreadable("it is too long")
         found: list[str] = []
         position, end = 0, len(self.text.rstrip())
         while position < end:
             match = _TOKEN.match(self.text, position)
             if match is None:
-                raise _unreadable(self.text, f"unexpected {self.text[position]!r}")
+                raise self._unreadable(f"unexpected {self.text[position]!r}")
             found.append(match.group().strip())
             position = match.end()
         return found
@@ -155,7 +160,7 @@ class _Parser:
     def _next(self, expected: str | None = None) -> str:
         token = self._peek()
         if token is None or (expected is not None and token != expected):
-            raise _unreadable(self.text, f"expected {expected or 'a size'}, found {token or 'end'}")
+            raise self._unreadable(f"expected {expected or 'a size'}, found {token or 'end'}")
         self.position += 1
         return token
 
@@ -188,19 +193,22 @@ class _Parser:
             return inner
         if token[0].isalpha() or token[0] == "_":
             return token
-        raise _unreadable(self.text, f"unexpected {token!r}")
+        raise self._unreadable(f"unexpected {token!r}")
 
     def _nested(self) -> Expression:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise _unreadable(self.text, "it is nested too deeply")
+            raise self._unreadable("it is nested too deeply")
         expression = self._sum()
         self.depth -= 1
         return expression
 
+    def _unreadable(self, reason: str) -> ArtifactError:
+        return _unreadable(self.text[:80], reason, self.where)
 
-def _unreadable(text: str, reason: str) -> ArtifactError:
-    return ArtifactError("E0603", f"the size {text!r} cannot be read: {reason}")
+
+def _unreadable(text: str, reason: str, where: str | None = None) -> ArtifactError:
+    return ArtifactError("E0603", f"the size {text!r} cannot be read: {reason}", where=where)
 
 
 def _of_sympy(expr: Any, names: Mapping[str, str]) -> Expression | None:

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("train", help="train a family from scratch, or go on")
     command.add_argument("family", choices=FAMILIES)
-    command.add_argument("--minutes", type=float, help="training time; the run ends annealed")
+    command.add_argument("--minutes", type=_positive, help="training time; the run ends annealed")
     command.add_argument("--out", type=Path, help="checkpoint folder (default: the shipped one)")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
@@ -74,9 +74,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
 def _list(options: argparse.Namespace) -> int:
     for family in FAMILIES.values():
-        state = "trained" if (family.checkpoint / "config.json").exists() else "not trained"
+        state = "trained" if (family.checkpoint / "training.json").exists() else "not trained"
         print(f"{family.name:<10} {state:<12} {family.summary}")
     return 0
 
@@ -99,8 +106,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     _set_threads(options.threads)
     family = FAMILIES[options.family]
     checkpoint = options.checkpoint or family.checkpoint
-    if not (checkpoint / "config.json").exists():
-        print(f"{checkpoint} holds no checkpoint; train one first", file=sys.stderr)
+    if not (checkpoint / "training.json").exists():
+        print(f"{checkpoint} holds no checkpoint that `train` wrote", file=sys.stderr)
         return 2
     family.load("evaluate").evaluate(checkpoint, options.limit, options.card)
     return 0

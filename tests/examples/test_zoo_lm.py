@@ -252,6 +252,16 @@ def test_list_names_the_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert "lm         trained" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "soon"])
+def test_train_refuses_a_budget_that_is_none(
+    minutes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "lm", f"--minutes={minutes}"])
+    assert stop.value.code == 2
+    assert "--minutes" in capsys.readouterr().err
+
+
 def test_evaluate_refuses_a_folder_without_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

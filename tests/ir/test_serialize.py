@@ -34,16 +34,18 @@ class Toy(nn.Module):
         x = self.embed(ids)
         batch, length = ids.shape
         left, right = x.split([3, 5], dim=-1)
-        x = torch.cat([right, left], dim=-1).reshape(batch * length, 8)
+        x = torch.cat([right, left], dim=-1)
+        x = x - x.reshape(batch * length, 8).mean(0)
         hidden = torch.full((length, length), float("-inf"), dtype=torch.float32).triu(1)
-        scores = torch.softmax(x.view(batch, length, 8) @ x.view(batch, 8, length) + hidden, -1)
-        return self.out(scores @ x.view(batch, length, 8))[:, -1:].to(torch.float16)
+        scores = torch.softmax(x @ x.transpose(1, 2) + hidden, -1)
+        return self.out(scores @ x)[:, -1:].to(torch.float16)
 
 
 @pytest.fixture(scope="module")
 def stage() -> Stage:
-    sizes = {"ids": {0: torch.export.Dim("B", max=64), 1: torch.export.Dim("T", max=64)}}
-    exported = torch.export.export(Toy(), (torch.zeros(3, 4, dtype=torch.long),), None, dynamic_shapes=sizes)
+    sizes = {"ids": {0: torch.export.Dim("B"), 1: torch.export.Dim("T")}}
+    ids = torch.zeros(3, 4, dtype=torch.long)
+    exported = torch.export.export(Toy(), (ids,), None, dynamic_shapes=sizes)
     return _as_stage(exported)
 
 
@@ -51,6 +53,8 @@ def _as_stage(exported: torch.export.ExportedProgram) -> Stage:
     parameters = exported.graph_signature.inputs_to_parameters
     graph, made = fx.Graph(), {}
     for node in exported.graph.nodes:
+        if node.target is ATEN._assert_tensor_metadata.default:  # checks of the exporter
+            continue
         if node.name in parameters:
             new = graph.create_node("get_attr", parameters[node.name], name=node.name)
         else:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch._dynamo.source import ConstantSource
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from effc.diagnostics import ArtifactError
 from effc.ir import sizes
@@ -70,16 +71,15 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     assert sizes.canonical(canonical) == canonical
 
 
+ENV = ShapeEnv(specialize_zero_one=False, duck_shape=False)
+
+
 def _symbol(value: int) -> torch.SymInt:
-    from torch._dynamo.source import ConstantSource
-
-    env = _symbol.env  # type: ignore[attr-defined]
     source = ConstantSource(f"size_{value}")
-    symbol = env.create_symbol(value, source, dynamic_dim=None)
-    return env.create_symintnode(symbol, hint=value, source=source)
-
-
-_symbol.env = ShapeEnv(specialize_zero_one=False, duck_shape=False)  # type: ignore[attr-defined]
+    symbol = ENV.create_symbol(value, source, dynamic_dim=DimDynamic.DYNAMIC)
+    size = ENV.create_symintnode(symbol, hint=value, source=source)
+    assert isinstance(size, torch.SymInt)
+    return size
 
 
 def test_symbolic_sizes_keep_their_values() -> None:

@@ -84,7 +84,7 @@ def test_error_is_at_most_half_a_step(
     if layout.symmetric:
         sign = -np.sign(per_column(layout, planes["scale"].numpy(), shape[1]))
         clamped = -sign * exact > (2 ** (layout.bits - 1) - 0.5) * step
-    assert (error <= np.where(clamped, 1.0 + half - 0.5, half) * step).all()
+    assert (error <= np.where(clamped, 0.5 + half, half) * step).all()
 
 
 @examples
@@ -258,7 +258,13 @@ class LargestTensor(TorchDispatchMode):
 
     nbytes = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         for value in result if isinstance(result, tuple | list) else (result,):
             if isinstance(value, torch.Tensor) and not func.is_view:

@@ -260,7 +260,9 @@ def test_linear_includes_experts_and_experts_alone_do_not_include_linear() -> No
     assert not Selector.parse("experts").matches(Site(kind="linear"))
 
 
-@pytest.mark.parametrize(("text", "layers"), [("layer in 2..-3", [2, 3, 4, 5]), ("layer == -1", [7])])
+@pytest.mark.parametrize(
+    ("text", "layers"), [("layer in 2..-3", [2, 3, 4, 5]), ("layer == -1", [7])]
+)
 def test_negative_layers_count_from_the_end(text: str, layers: list[int]) -> None:
     selector = Selector.parse(text)
     assert [i for i in range(8) if selector.matches(Site(layer=i))] == layers

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from transformers import LlamaForCausalLM
 
@@ -73,7 +74,7 @@ The text is CPython's library source, under the Python Software Foundation Licen
 
 def render(
     model: LlamaForCausalLM,
-    training: dict[str, str | int | float],
+    training: Mapping[str, Any],
     table: str,
     files: int,
     prompts: int,
@@ -99,7 +100,7 @@ def render(
         heads=settings.num_attention_heads,
         kv_heads=settings.num_key_value_heads,
         head=settings.head_dim,
-        theta=settings.rope_parameters["rope_theta"],
+        theta=settings.to_dict()["rope_parameters"]["rope_theta"],
         context=settings.max_position_embeddings,
         vocabulary=settings.vocab_size,
         parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,

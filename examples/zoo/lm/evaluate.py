@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -26,7 +27,7 @@ from examples.zoo.lm.model import build
 from examples.zoo.lm.ngram import KneserNey
 from examples.zoo.lm.syntax import Writer
 
-PROMPTS = 400
+PROMPTS = 300
 EXAMPLES = ("def fib(n):\n", "import os\n\nclass ", "for i in range(", "    def __init__(self")
 
 
@@ -80,7 +81,7 @@ def load(checkpoint: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     return model, AutoTokenizer.from_pretrained(checkpoint)
 
 
-def describe_corpus(corpus: data.Corpus, training: dict[str, str | int | float]) -> str:
+def describe_corpus(corpus: data.Corpus, training: Mapping[str, Any]) -> str:
     """Say which text is used, and whether it is the text that the model was trained on."""
     lines = [f"corpus: Python {platform.python_version()}, sha256 {corpus.digest}"]
     if corpus.digest != training["corpus_sha256"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,8 @@ def train(out: Path, settings: Settings) -> None:
     save(out, model, tokenizer)
     record = describe_run(corpus, len(stream), progress, settings)
     (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    # Left behind, the state of a finished run would be taken up by the next one.
+    settings.state_file.unlink()
     print(f"wrote {out}")
 
 
@@ -87,7 +90,7 @@ def _name_tokenizer_for_all_versions(path: Path) -> None:
 
 def describe_run(
     corpus: data.Corpus, stream_tokens: int, progress: Progress, settings: Settings
-) -> dict[str, str | int | float]:
+) -> dict[str, Any]:
     """Collect what the model card says about the run."""
     last = progress.losses[-100:]
     return {

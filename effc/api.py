@@ -1,0 +1,215 @@
+"""What users call: `optimize`, `load`, and the model they return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from effc.diagnostics import ExportError, GenerationError, TargetError
+from effc.ir.program import Program
+from effc.settings import settings
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from effc.runtime.engine import Engine
+    from effc.runtime.executable import Executable
+    from effc.runtime.result import GenerationResult
+
+
+def optimize(
+    model: Any,
+    spec: Any = None,
+    tokenizer: Any = None,
+    example_inputs: Any = None,
+    *,
+    dynamic_shapes: Any = None,
+) -> CompiledModel:
+    """Compile a model under a policy and make it ready to run.
+
+    Args:
+        model: `nn.Module`, or the path of a Hugging Face folder.
+        spec: path of a policy, dict, `effc.Policy`, or None for an empty policy.
+        tokenizer: for `stop_strings`; default: the one beside the model.
+        example_inputs: for modules that are no transformers language model: tuple or dict.
+        dynamic_shapes: which dimensions may vary, when the default reading is wrong.
+
+    Raises:
+        EffcError: every refusal.
+    """
+    from effc.compiler import compile_model
+
+    done = compile_model(
+        model, spec, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
+    )
+    return CompiledModel(
+        done.program, done.report, done.lock, done.policy.text or None, tokenizer
+    )
+
+
+def load(path: str | Path) -> CompiledModel:
+    """Read what `save` or `effc compile` wrote.
+
+    Raises:
+        ArtifactError: E0601 to E0604.
+    """
+    from effc.runtime.loader import load_program, read_document
+
+    program = load_program(path)
+    report = json.loads(read_document(path, "report.json") or "{}")
+    lock = json.loads(read_document(path, "policy.lock") or "{}")
+    return CompiledModel(program, report, lock, read_document(path, "policy.toml"), None)
+
+
+class CompiledModel:
+    """A compiled model: call it, generate with it, save it.
+
+    Attributes:
+        program: the lowered program.
+        report: what the compiler did, the same as report.json.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        report: Mapping[str, Any],
+        lock: Mapping[str, Any],
+        policy_text: str | None,
+        tokenizer: Any,
+    ) -> None:
+        self.program = program
+        self.report = report
+        self._lock = lock
+        self._policy_text = policy_text
+        self._tokenizer = tokenizer
+
+    def __call__(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """The same call as the model.
+
+        A language model returns an object with `.logits` [B, T, V]; any other module what it
+        returned before (a tensor, a tuple, or an object with named results).
+        """
+        if self.program.loop == "autoregressive":
+            if input_ids is None or inputs:
+                raise GenerationError(
+                    "E0703",
+                    f"a language model is called with input_ids and attention_mask, "
+                    f"found {', '.join(inputs) or 'nothing'}",
+                )
+            return SimpleNamespace(logits=self.engine.forward(input_ids, attention_mask))
+        return self._call_stage(input_ids, attention_mask, inputs)
+
+    def _call_stage(self, *given: Any) -> Any:
+        stage = self.program.stages["forward"]
+        first, second, named = given
+        names = [spec.name for spec in stage.inputs]
+        values = dict(zip(names, [v for v in (first, second) if v is not None], strict=False))
+        values |= named
+        if set(values) != set(names):
+            raise GenerationError(
+                "E0703", f"the model takes {', '.join(names)}; found {', '.join(values)}"
+            )
+        results = self.executable("forward", values)
+        if stage.outputs == ("output",):
+            return results["output"]
+        if all(name.isdigit() for name in results):
+            return tuple(results.values())
+        return SimpleNamespace(**results)
+
+    def generate(self, input_ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Continue prompts; returns LongTensor [B, T + new], prompts included.
+
+        See `effc.runtime.engine.Engine.generate` for the options.
+        """
+        return self.engine.generate(input_ids, **options)
+
+    def generate_result(self, input_ids: torch.Tensor, **options: Any) -> GenerationResult:
+        """As `generate`, with timings, counters and the reason each row ended."""
+        return self.engine.generate_result(input_ids, **options)
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the artifact.
+
+        Raises:
+            ArtifactError: E0102 if something is there already, E0103 if it cannot be written.
+        """
+        from effc.export.package import write_artifact
+
+        write_artifact(
+            self.program,
+            Path(path),
+            policy_text=self._policy_text,
+            lock=self._lock,
+            report=self.report,
+            force=force,
+        )
+
+    def export(self, path: str | Path, format: str = "onnx", **_: Any) -> None:
+        """Write the model for another runtime.
+
+        Raises:
+            ExportError: E0801, no exporter is built yet.
+        """
+        raise ExportError(
+            "E0801",
+            f"no exporter for {format!r} is built yet",
+            where=str(path),
+            help="use save() and effc.load()",
+        )
+
+    @cached_property
+    def executable(self) -> Executable:
+        """The stages with their weights in memory."""
+        from effc.runtime.executable import Executable
+
+        device = self.program.device
+        if device == "cuda" and not torch.cuda.is_available():
+            raise TargetError(
+                "E0502",
+                "the model was compiled for a CUDA device and there is none here",
+                where=self.program.info.source,
+                help='compile it with target.device = "cpu"',
+            )
+        return Executable(self.program, device=device, kernels=settings().kernels)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine that generates."""
+        from effc.runtime.engine import Engine
+
+        decode = None if self.tokenizer is None else self.tokenizer.decode
+        return Engine(self.executable, decode=decode, device=self.program.device)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | Any | None:
+        """The tokenizer given, else the one that came with the model, else None.
+
+        Raises:
+            ModelError: E0309 if tokenizer.json is damaged.
+        """
+        if self._tokenizer is not None:
+            return self._tokenizer
+        path = self.program.info.files.get("tokenizer.json")
+        if path is None:
+            return None
+        from tokenizers import Tokenizer
+
+        from effc.diagnostics import ModelError
+
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare exceptions
+            raise ModelError(
+                "E0309", f"the tokenizer cannot be read ({error})", where=str(path)
+            ) from error

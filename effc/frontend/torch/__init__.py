@@ -1,0 +1,1 @@
+"""Any `nn.Module`, through `torch.export`."""

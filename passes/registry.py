@@ -1,0 +1,92 @@
+"""What there is: passes that always run, and methods that a policy can name.
+
+Tables of locations; nothing is imported until it is asked for. Other packages add methods through
+the entry-point group `effc.methods`; a name that exists twice is an error naming both owners.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+
+from effc.diagnostics import PassError
+from effc.spec.schema import MethodInfo, method_info_from_dataclass
+
+ENTRY_POINTS = "effc.methods"
+
+# Table of the policy -> method -> "module:Class".
+METHODS: dict[str, dict[str, str]] = {
+    "quantize": {
+        "rtn": "effc.passes.quantization.rtn:Rtn",
+    },
+}
+
+# Exact passes that bring every captured program into canonical form, in any order: the pass
+# manager sorts them by their own declarations.
+CANONICAL: tuple[str, ...] = (
+    "effc.passes.normalize.no_ops:RemoveNoOps",
+    "effc.passes.normalize.fold_constants:FoldConstants",
+    "effc.passes.normalize.dead_code:RemoveDeadCode",
+    "effc.passes.raising.linear:RaiseLinear",
+    "effc.passes.raising.attention:RaiseAttention",
+    "effc.passes.raising.rms_norm:RaiseNorms",
+    "effc.passes.raising.rope:RaiseRope",
+    "effc.passes.raising.gated_activation:RaiseGatedActivation",
+)
+
+TRANSFORMING: tuple[str, ...] = (
+    "effc.passes.quantization.quantize_weights:QuantizeWeights",
+    "effc.passes.caching.insert_cache:InsertCache",
+)
+
+LOWERING: tuple[str, ...] = (
+    "effc.passes.lowering.bufferize:Bufferize",
+    "effc.passes.lowering.select_kernels:SelectKernels",
+)
+
+
+def locate(location: str) -> type:
+    """Import the class behind "module:Class"."""
+    module, _, name = location.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@cache
+def method_locations() -> Mapping[str, Mapping[str, str]]:
+    """All methods by table and name, those of other packages included, without importing them.
+
+    An entry point is called "table.name", e.g. "quantize.mine".
+
+    Raises:
+        PassError: E0403 if two packages offer the same name.
+    """
+    tables = {table: dict(methods) for table, methods in METHODS.items()}
+    owners = {f"{t}.{m}": "effc" for t, methods in METHODS.items() for m in methods}
+    for point in metadata.entry_points(group=ENTRY_POINTS):
+        owner = point.dist.name if point.dist else "an unknown package"
+        if point.name in owners:
+            raise PassError(
+                "E0403",
+                f"the method {point.name!r} is offered by both {owners[point.name]} and {owner}",
+                help="uninstall one of the two packages",
+            )
+        table, _, name = point.name.partition(".")
+        owners[point.name] = owner
+        tables.setdefault(table, {})[name] = point.value
+    return tables
+
+
+@cache
+def method_infos() -> Mapping[str, Mapping[str, MethodInfo]]:
+    """Descriptions of all methods, read from their dataclasses; loads no torch."""
+    return {
+        table: {name: method_info_from_dataclass(locate(where)) for name, where in methods.items()}
+        for table, methods in method_locations().items()
+    }
+
+
+def method(table: str, name: str) -> type:
+    """The class of a method."""
+    return locate(method_locations()[table][name])

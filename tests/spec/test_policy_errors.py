@@ -1,0 +1,739 @@
+"""The full text of every refusal of a policy, as a user reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effc.diagnostics import PolicyError
+from effc.spec.parse import PolicyErrors, load_policy, parse_policy, policy_from_dict
+from effc.spec.schema import MethodTable
+
+CASES = [
+    (
+        "not TOML",
+        """\
+version = 1
+[target
+device = "cpu"
+""",
+        """\
+policy.toml:2:8: error[E0201]: not valid TOML: expected ']' at the end of a table declaration
+    2 | [target
+      |        ^""",
+    ),
+    (
+        "text that ends too early",
+        """\
+version = 1
+[target]
+device =""",
+        """\
+policy.toml:3:9: error[E0201]: not valid TOML: invalid value
+    3 | device =
+      |         ^""",
+    ),
+    (
+        "a key set twice",
+        """\
+version = 1
+[target]
+batch = 1
+batch = 2
+""",
+        """\
+policy.toml:4:10: error[E0201]: not valid TOML: cannot overwrite a value
+    4 | batch = 2
+      |          ^""",
+    ),
+    (
+        "no version",
+        """\
+[target]
+device = "cpu"
+""",
+        """\
+policy.toml:1:1: error[E0208]: the policy does not say its version
+    1 | [target]
+      | ^
+help: write 'version = 1' at the top""",
+    ),
+    (
+        "version of another effc",
+        """\
+version = 2
+new_key = true
+""",
+        """\
+policy.toml:1:11: error[E0209]: version 2 of the policy language is not supported
+    1 | version = 2
+      |           ^
+help: this effc reads version 1""",
+    ),
+    (
+        "version that is no integer",
+        """\
+version = "1"
+""",
+        """\
+policy.toml:1:11: error[E0205]: 'version' takes an integer, found "1"
+    1 | version = "1"
+      |           ^^^""",
+    ),
+    (
+        "unknown table",
+        """\
+version = 1
+[[quantise]]
+where = "linear"
+method = "rtn"
+""",
+        """\
+policy.toml:2:3: error[E0202]: unknown key 'quantise' in the policy
+    2 | [[quantise]]
+      |   ^^^^^^^^
+help: did you mean 'quantize'? allowed: draft, kv, quality, quantize, stream, target, tokens, version""",
+    ),
+    (
+        "unknown key in a table",
+        """\
+version = 1
+[target]
+devise = "cpu"
+""",
+        """\
+policy.toml:3:1: error[E0202]: unknown key 'devise' in [target]
+    3 | devise = "cpu"
+      | ^^^^^^
+help: did you mean 'device'? allowed: allow_reference, batch, context, device, dtype, memory, threads""",
+    ),
+    (
+        "unknown key far from every name",
+        """\
+version = 1
+[quality]
+zzz = 1
+""",
+        """\
+policy.toml:3:1: error[E0202]: unknown key 'zzz' in [quality]
+    3 | zzz = 1
+      | ^^^
+help: allowed: data, max_kl, max_perplexity_ratio, tokens""",
+    ),
+    (
+        "rules in one bracket",
+        """\
+version = 1
+[quantize]
+where = "linear"
+method = "rtn"
+""",
+        """\
+policy.toml:2:2: error[E0205]: 'quantize' takes a list of tables, found a table
+    2 | [quantize]
+      |  ^^^^^^^^
+help: write [[quantize]], in two brackets, once per rule""",
+    ),
+    (
+        "settings in two brackets",
+        """\
+version = 1
+[[target]]
+device = "cpu"
+""",
+        """\
+policy.toml:2:3: error[E0205]: 'target' takes a table, found a list
+    2 | [[target]]
+      |   ^^^^^^
+help: write [target], in one bracket, once""",
+    ),
+    (
+        "unknown option",
+        """\
+version = 1
+[[quantize]]
+where = "linear"
+method = "rtn"
+bit = 4
+""",
+        """\
+policy.toml:5:1: error[E0203]: unknown option 'bit' for method "rtn"
+    5 | bit = 4
+      | ^^^
+help: did you mean 'bits'? allowed: activations, bits, group, method, optional, symmetric, where""",
+    ),
+    (
+        "unknown method",
+        """\
+version = 1
+[[quantize]]
+where = "linear"
+method = "rtm"
+bits = 99
+""",
+        """\
+policy.toml:4:10: error[E0204]: unknown method "rtm" in [[quantize]]
+    4 | method = "rtm"
+      |          ^^^^^
+help: did you mean 'rtn'? allowed: calibrated, rtn""",
+    ),
+    (
+        "wrong type",
+        """\
+version = 1
+[target]
+context = "16k"
+""",
+        """\
+policy.toml:3:11: error[E0205]: 'context' in [target] takes an integer >= 1, found "16k"
+    3 | context = "16k"
+      |           ^^^^^""",
+    ),
+    (
+        "true is no integer",
+        """\
+version = 1
+target = { batch = true }
+""",
+        """\
+policy.toml:2:20: error[E0205]: 'batch' in [target] takes an integer >= 1, found true
+    2 | target = { batch = true }
+      |                    ^^^^""",
+    ),
+    (
+        "number out of range",
+        """\
+version = 1
+[quality]
+max_kl = -0.5
+""",
+        """\
+policy.toml:3:10: error[E0205]: 'max_kl' in [quality] takes a number >= 0, found -0.5
+    3 | max_kl = -0.5
+      |          ^^^^""",
+    ),
+    (
+        "infinity",
+        """\
+version = 1
+[quality]
+max_perplexity_ratio = inf
+""",
+        """\
+policy.toml:3:24: error[E0205]: 'max_perplexity_ratio' in [quality] takes a number >= 0, found inf
+    3 | max_perplexity_ratio = inf
+      |                        ^^^""",
+    ),
+    (
+        "unknown device",
+        """\
+version = 1
+[target]
+device = "gpu"
+""",
+        """\
+policy.toml:3:10: error[E0205]: 'device' in [target] takes "cpu", "cuda" or an architecture such as "cuda:sm90", found "gpu"
+    3 | device = "gpu"
+      |          ^^^^^""",
+    ),
+    (
+        "unknown dtype",
+        """\
+version = 1
+[target]
+dtype = "bf16"
+""",
+        """\
+policy.toml:3:9: error[E0205]: 'dtype' in [target] takes one of "float32", "float16", "bfloat16", found "bf16"
+    3 | dtype = "bf16"
+      |         ^^^^^^
+help: did you mean 'bfloat16'? allowed: bfloat16, float16, float32""",
+    ),
+    (
+        "memory without a unit",
+        """\
+version = 1
+[target]
+memory = 3000000000
+""",
+        """\
+policy.toml:3:10: error[E0205]: 'memory' in [target] takes bytes with a unit, for example "3 GiB", found 3000000000
+    3 | memory = 3000000000
+      |          ^^^^^^^^^^""",
+    ),
+    (
+        "memory of the wrong kind",
+        """\
+version = 1
+[target]
+memory = "25% of tokens"
+""",
+        """\
+policy.toml:3:10: error[E0205]: 'memory' in [target] takes bytes with a unit, for example "3 GiB", found "25% of tokens"
+    3 | memory = "25% of tokens"
+      |          ^^^^^^^^^^^^^^^""",
+    ),
+    (
+        "unknown unit",
+        """\
+version = 1
+[target]
+memory = "3 gib"
+""",
+        """\
+policy.toml:3:13: error[E0207]: unknown unit 'gib'
+    3 | memory = "3 gib"
+      |             ^^^
+help: did you mean 'GiB'? allowed: %, GB, GiB, KB, KiB, MB, MiB""",
+    ),
+    (
+        "mixed units",
+        """\
+version = 1
+[target]
+memory = "3 GiB + 10% of weights"
+""",
+        """\
+policy.toml:3:10: error[E0207]: '3 GiB + 10% of weights' mixes bytes and weights
+    3 | memory = "3 GiB + 10% of weights"
+      |          ^^^^^^^^^^^^^^^^^^^^^^^^""",
+    ),
+    (
+        "option value not among the choices",
+        """\
+version = 1
+[[quantize]]
+where = "linear"
+method = "rtn"
+bits = 3
+""",
+        """\
+policy.toml:5:8: error[E0205]: option 'bits' of method "rtn" takes 8 or 4, found 3
+    5 | bits = 3
+      |        ^""",
+    ),
+    (
+        "option text near a choice",
+        """\
+version = 1
+[[quantize]]
+where = "linear"
+method = "rtn"
+activations = "int4"
+""",
+        """\
+policy.toml:5:15: error[E0205]: option 'activations' of method "rtn" takes "source" or "int8", found "int4"
+    5 | activations = "int4"
+      |               ^^^^^^
+help: did you mean 'int8'? allowed: int8, source""",
+    ),
+    (
+        "option value that the method refuses",
+        """\
+version = 1
+[[quantize]]
+where = "linear"
+method = "rtn"
+group = 24
+""",
+        """\
+policy.toml:5:9: error[E0205]: option 'group' of method "rtn" takes a power of two >= 16 or "row", found 24
+    5 | group = 24
+      |         ^^""",
+    ),
+    (
+        "option of several types",
+        """\
+version = 1
+[[quantize]]
+where = "linear"
+method = "rtn"
+group = 32.0
+""",
+        """\
+policy.toml:5:9: error[E0205]: option 'group' of method "rtn" takes an integer or "row", found 32.0
+    5 | group = 32.0
+      |         ^^^^""",
+    ),
+    (
+        "required option",
+        """\
+version = 1
+[[quantize]]
+where = "linear"
+method = "calibrated"
+""",
+        """\
+policy.toml:2:3: error[E0208]: method "calibrated" needs the option 'samples'
+    2 | [[quantize]]
+      |   ^^^^^^^^
+help: samples takes an integer""",
+    ),
+    (
+        "missing selector",
+        """\
+version = 1
+[[quantize]]
+method = "rtn"
+""",
+        """\
+policy.toml:2:3: error[E0208]: [[quantize]] needs the key 'where'
+    2 | [[quantize]]
+      |   ^^^^^^^^
+help: add 'where = ...'""",
+    ),
+    (
+        "misspelt required key",
+        """\
+version = 1
+[[quantize]]
+wher = "linear"
+method = "rtn"
+""",
+        """\
+policy.toml:3:1: error[E0202]: unknown key 'wher' in [[quantize]]
+    3 | wher = "linear"
+      | ^^^^
+help: did you mean 'where'?""",
+    ),
+    (
+        "empty selector",
+        """\
+version = 1
+[[quantize]]
+where = ""
+method = "rtn"
+""",
+        """\
+policy.toml:3:10: error[E0206]: the selector is empty
+    3 | where = ""
+      |          ^
+help: write "all" to select every site""",
+    ),
+    (
+        "unknown word in a selector",
+        """\
+version = 1
+[[quantize]]
+where = "linear or embeding"
+method = "rtn"
+""",
+        """\
+policy.toml:3:20: error[E0206]: unknown word 'embeding' in the selector
+    3 | where = "linear or embeding"
+      |                    ^^^^^^^^
+help: did you mean 'embedding'? allowed: all, attention, conv, embedding, experts, heads, kv_heads, layer, layers, linear, name, norm, params, stage, width""",
+    ),
+    (
+        "misspelt attribute",
+        """\
+version = 1
+[[quantize]]
+where = "linear and layr >= 2"
+method = "rtn"
+""",
+        """\
+policy.toml:3:21: error[E0206]: unknown word 'layr' in the selector
+    3 | where = "linear and layr >= 2"
+      |                     ^^^^
+help: did you mean 'layer'? allowed: all, attention, conv, embedding, experts, heads, kv_heads, layer, layers, linear, name, norm, params, stage, width""",
+    ),
+    (
+        "single equals sign",
+        """\
+version = 1
+[[quantize]]
+where = "layer = 2"
+method = "rtn"
+""",
+        """\
+policy.toml:3:16: error[E0206]: unexpected '=' in the selector
+    3 | where = "layer = 2"
+      |                ^
+help: compare with '=='""",
+    ),
+    (
+        "open parenthesis",
+        """\
+version = 1
+[[quantize]]
+where = '(linear or norm'
+method = "rtn"
+""",
+        """\
+policy.toml:3:25: error[E0206]: the selector ends too early
+    3 | where = '(linear or norm'
+      |                         ^
+help: expected ')'""",
+    ),
+    (
+        "missing operator",
+        """\
+version = 1
+[[quantize]]
+where = "linear layer > 2"
+method = "rtn"
+""",
+        """\
+policy.toml:3:17: error[E0206]: unexpected 'layer' in the selector
+    3 | where = "linear layer > 2"
+      |                 ^^^^^
+help: expected 'and', 'or' or the end""",
+    ),
+    (
+        "bad regular expression",
+        """\
+version = 1
+[[quantize]]
+where = "name(/(/)"
+method = "rtn"
+""",
+        """\
+policy.toml:3:15: error[E0206]: not a regular expression: missing ), unterminated subpattern at position 0
+    3 | where = "name(/(/)"
+      |               ^^^""",
+    ),
+    (
+        "bytes in a selector",
+        """\
+version = 1
+[[quantize]]
+where = "params > 2 GiB"
+method = "rtn"
+""",
+        """\
+policy.toml:3:10: error[E0206]: a selector compares plain numbers, not '2 GiB'
+    3 | where = "params > 2 GiB"
+      |          ^^^^^^^^^^^^^^""",
+    ),
+    (
+        "selector with escapes",
+        r"""version = 1
+[[quantize]]
+where = "name(\"a\") nd linear"
+method = "rtn"
+""",
+        r"""policy.toml:3:9: error[E0206]: unexpected 'nd' in the selector
+    3 | where = "name(\"a\") nd linear"
+      |         ^^^^^^^^^^^^^^^^^^^^^^^
+help: expected 'and', 'or' or the end""",
+    ),
+    (
+        "selector that is a list",
+        """\
+version = 1
+[[quantize]]
+where = ["linear"]
+method = "rtn"
+""",
+        """\
+policy.toml:3:9: error[E0205]: 'where' in [[quantize]] takes a selector such as "linear", found a list
+    3 | where = ["linear"]
+      |         ^^^^^^^^^^""",
+    ),
+    (
+        "table without methods",
+        """\
+version = 1
+[[kv]]
+where = "attention"
+method = "tri"
+""",
+        """\
+policy.toml:2:3: error[E0212]: no method is built yet for [[kv]]
+    2 | [[kv]]
+      |   ^^
+help: remove the rule""",
+    ),
+    (
+        "table not built yet",
+        """\
+version = 1
+[draft]
+verify = "exact"
+""",
+        """\
+policy.toml:2:2: error[E0212]: [draft] is not built yet
+    2 | [draft]
+      |  ^^^^^
+help: remove the table""",
+    ),
+    (
+        "key not built yet",
+        """\
+version = 1
+[[quantize]]
+where = "linear"
+method = "rtn"
+gate = "revert"
+""",
+        """\
+policy.toml:5:1: error[E0212]: 'gate' is not built yet
+    5 | gate = "revert"
+      | ^^^^
+help: remove the key""",
+    ),
+    (
+        "several mistakes, in the order of the text",
+        """\
+version = 1
+[[quantize]]
+where = "liner"
+method = "rtn"
+bits = 5
+[target]
+batch = 0
+""",
+        """\
+policy.toml:3:10: error[E0206]: unknown word 'liner' in the selector
+    3 | where = "liner"
+      |          ^^^^^
+help: did you mean 'linear'? allowed: all, attention, conv, embedding, experts, heads, kv_heads, layer, layers, linear, name, norm, params, stage, width
+policy.toml:5:8: error[E0205]: option 'bits' of method "rtn" takes 8 or 4, found 5
+    5 | bits = 5
+      |        ^
+policy.toml:7:9: error[E0205]: 'batch' in [target] takes an integer >= 1, found 0
+    7 | batch = 0
+      |         ^""",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [pytest.param(text, expected, id=name) for name, text, expected in CASES],
+)
+def test_refusal_text(text: str, expected: str, methods: MethodTable) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(text, file="policy.toml", methods=methods)
+    assert str(caught.value) == expected
+
+
+def test_several_errors_are_kept_apart(methods: MethodTable) -> None:
+    text = "version = 1\n[target]\nbatch = 0\nthreads = 0\n"
+    with pytest.raises(PolicyErrors) as caught:
+        parse_policy(text, methods=methods)
+    assert [error.code for error in caught.value.errors] == ["E0205", "E0205"]
+    listed = caught.value.to_dict()["errors"]
+    assert [error["where"]["line"] for error in listed] == [3, 4]  # type: ignore[attr-defined]
+
+
+def test_windows_line_ends_do_not_move_places(methods: MethodTable) -> None:
+    text = "version = 1\r\n\r\n[target]\r\nbatch = 0\r\n"
+    with pytest.raises(PolicyError, match=r"^<policy>:4:9: .*\n    4 \| batch = 0\n"):
+        parse_policy(text, methods=methods)
+
+
+DICTS: list[tuple[dict[str, object], str]] = [
+    (
+        {"quantize": [{"where": "linear", "method": "rtn", "bits": 3}]},
+        "quantize[0].bits: error[E0205]: option 'bits' of method \"rtn\" takes 8 or 4, found 3",
+    ),
+    (
+        {"quantize": ({"where": "layer = 2", "method": "rtn"},)},
+        "quantize[0].where: error[E0206]: unexpected '=' in the selector\n"
+        "help: compare with '=='",
+    ),
+    (
+        {"target": {"contxt": 3}},
+        "target.contxt: error[E0202]: unknown key 'contxt' in [target]\n"
+        "help: did you mean 'context'? allowed: "
+        "allow_reference, batch, context, device, dtype, memory, threads",
+    ),
+    (
+        {"quantize": {"where": "linear", "method": "rtn"}},
+        "quantize: error[E0205]: 'quantize' takes a list of tables, found a table\n"
+        "help: write [[quantize]], in two brackets, once per rule",
+    ),
+    ({"version": 7}, "version: error[E0209]: version 7 of the policy language is not supported\n"
+     "help: this effc reads version 1"),
+    ({"target": {"batch": 10**5000}},
+     "target.batch: error[E0205]: 'batch' in [target] takes an integer >= 1, "
+     "found a number of more than 64 bits"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "expected"), DICTS)
+def test_refusal_text_of_a_dict(
+    data: dict[str, object], expected: str, methods: MethodTable
+) -> None:
+    with pytest.raises(PolicyError) as caught:
+        policy_from_dict(data, methods)
+    assert str(caught.value) == expected
+
+
+def _refusal(path: Path, methods: MethodTable) -> str:
+    with pytest.raises(PolicyError) as caught:
+        load_policy(path, methods)
+    return str(caught.value).replace(str(path), path.name)
+
+
+def test_missing_file(tmp_path: Path, methods: MethodTable) -> None:
+    expected = 'error[E0210]: cannot read the policy "p.toml": there is no such file'
+    assert _refusal(tmp_path / "p.toml", methods) == expected
+
+
+def test_folder(tmp_path: Path, methods: MethodTable) -> None:
+    assert _refusal(tmp_path, methods) == (
+        f'error[E0210]: cannot read the policy "{tmp_path.name}": it is a folder\n'
+        "help: name the policy file in it"
+    )
+
+
+def test_file_that_is_not_utf8(tmp_path: Path, methods: MethodTable) -> None:
+    path = tmp_path / "p.toml"
+    path.write_bytes(b"version = 1 # caf\xe9\n")
+    assert _refusal(path, methods) == (
+        'error[E0210]: cannot read the policy "p.toml": it is not UTF-8 text: byte 17 is 0xe9\n'
+        "help: save the file as UTF-8"
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads anything")
+def test_file_without_permission(tmp_path: Path, methods: MethodTable) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text("version = 1\n")
+    path.chmod(0)
+    expected = 'error[E0210]: cannot read the policy "p.toml": Permission denied'
+    assert _refusal(path, methods) == expected
+
+
+def test_path_with_a_nul(methods: MethodTable) -> None:
+    with pytest.raises(PolicyError, match="E0210"):
+        load_policy("a\0b.toml", methods)
+
+
+def test_policy_of_another_type(methods: MethodTable) -> None:
+    with pytest.raises(
+        PolicyError, match="a policy is a path, a dict or an effc.Policy, found int"
+    ):
+        load_policy(3, methods)  # type: ignore[arg-type]
+
+
+def test_lists_nested_too_deeply(methods: MethodTable) -> None:
+    with pytest.raises(PolicyError, match="lists are nested too deeply"):
+        parse_policy("a = " + "[" * 5000 + "]" * 5000, methods=methods)
+
+
+FRAGMENTS = [
+    "version = 1", "version = 2", "[target]", "[[target]]", "[quality]", "[[quantize]]", "[[kv]]",
+    'where = "linear"', 'where = "layer in"', 'where = """\nlinear or\nnorm"""', 'method = "rtn"',
+    'method = "calibrated"', "samples = 3", "damping = 1", "bits = 8", "bits = [8, {a = 1}]",
+    "group = 64", "group = 1979-05-27", 'memory = "1 GiB"', 'memory = "1 / 0 * 1 GiB"', "batch = 3",
+    "a.b.c = 1", "target.batch = 2", "optional = true", "= 3", "'", "#", "",
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    st.text(max_size=40) | st.lists(st.sampled_from(FRAGMENTS), max_size=10).map("\n".join),
+)
+def test_any_text_is_a_policy_or_refused(text: str, methods: MethodTable) -> None:
+    try:
+        parse_policy(text, methods=methods)
+    except PolicyError as error:
+        assert str(error)
