@@ -15,6 +15,7 @@ from effc.diagnostics import PolicyError, Span, did_you_mean
 from effc.spec.arithmetic import UNITS, Expression, Number, names, walk
 from effc.spec.builder import Builder, Refusal, extent, unknown_word
 from effc.spec.conditions import ATTRIBUTES, KINDS, Condition, expressions
+from effc.spec.options import either
 from effc.spec.places import Place, narrowed
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _hint(start: Start, accepted: set[str], word: str = "") -> str:
     if "NUMBER" in accepted:
         return "expected a number"
     words = [word for terminal, word in _TERMINALS.items() if terminal in accepted]
-    return "expected " + " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return f"expected {either(words) or 'the end'}"
 
 
 def _check_names(start: Start, text: str, tree: Condition | Expression) -> None:

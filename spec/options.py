@@ -30,7 +30,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from effc.diagnostics import InternalError, PolicyError
 
-REQUIRED = dataclasses.MISSING
+
+class _Required:
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+REQUIRED = _Required()
 """The default of an option that a policy must set."""
 
 _SCALARS: dict[str, tuple[str, type]] = {
@@ -82,9 +88,9 @@ class OptionInfo:
     def expected(self) -> str:
         """What the option takes, in words: `an integer or "row"`."""
         if self.choices:
-            return _either([shown(choice) for choice in self.choices])
+            return either([shown(choice) for choice in self.choices])
         parts = (_described(item) for item in _alternatives(self.type))
-        return _either([part for part in parts if part])
+        return either([part for part in parts if part])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -159,8 +165,10 @@ def method_info_from_dataclass(cls: type) -> MethodInfo:
 
 
 def _option(field: dataclasses.Field[Any], types: Mapping[str, object]) -> OptionInfo:
-    default: object = field.default
-    if field.default_factory is not dataclasses.MISSING:
+    default: object = REQUIRED
+    if field.default is not dataclasses.MISSING:
+        default = field.default
+    elif field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     metadata: Mapping[str, Any] = field.metadata
     return OptionInfo(
@@ -223,7 +231,7 @@ def _accepts(item: ast.expr, value: object) -> bool:
 def _described(item: ast.expr) -> str:
     if isinstance(item, ast.Name):
         return _SCALARS[item.id][0]
-    return _either([shown(literal) for literal in _literals(item)])
+    return either([shown(literal) for literal in _literals(item)])
 
 
 def _same(choice: object, value: object) -> bool:
@@ -231,7 +239,8 @@ def _same(choice: object, value: object) -> bool:
     return type(choice) is type(value) and choice == value
 
 
-def _either(parts: list[str]) -> str:
+def either(parts: list[str]) -> str:
+    """The parts as alternatives: `a, b or c`."""
     return " or ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 

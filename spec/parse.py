@@ -18,7 +18,6 @@ from typing import Any, cast
 
 from effc.diagnostics import PolicyError, Span
 from effc.spec.dump import dump_policy
-from effc.spec.options import shown
 from effc.spec.places import DictPlaces, scan
 from effc.spec.reader import PolicyErrors, Reader
 from effc.spec.schema import VERSION, MethodTable, Policy
@@ -122,7 +121,7 @@ def _read(path: str) -> str:
 
 
 def _unreadable(path: str, reason: str, help: str | None = None) -> PolicyError:
-    return PolicyError("E0210", f"cannot read the policy {shown(path)}: {reason}", help=help)
+    return PolicyError("E0210", f'cannot read the policy "{path}": {reason}', help=help)
 
 
 def _toml_error(reason: str, text: str, file: str) -> PolicyError:

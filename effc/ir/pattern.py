@@ -12,11 +12,12 @@ from itertools import permutations
 from typing import Any
 
 from torch import fx
+from torch._ops import OpOverload
 
 
 def op_name(node: fx.Node) -> str:
-    """`"aten.mul.Tensor"` for a call of an operator, else an empty text."""
-    return str(node.target) if node.op == "call_function" else ""
+    """`"aten.mul.Tensor"` for a call of an operator, else an empty text (items, sizes, inputs)."""
+    return str(node.target) if isinstance(node.target, OpOverload) else ""
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,7 @@ def _rewrite(
     return build(rewriter, node, planes, method, width, activations)
 
 
-def _pack(
-    rewriter: GraphRewriter, name: str, method: QuantizationMethod, transposed: bool
-) -> str:
+def _pack(rewriter: GraphRewriter, name: str, method: QuantizationMethod, transposed: bool) -> str:
     """Add the packed planes of a weight to the program; returns the prefix of their names."""
     source = rewriter.program.weights[name]
     shape = source.shape[:-2] + source.shape[-2:][::-1] if transposed else source.shape

@@ -69,4 +69,3 @@ class Rtn(QuantizationMethod):
 
 def _is_group(value: object) -> bool:
     return type(value) is int and value >= MIN_GROUP and value & (value - 1) == 0
-

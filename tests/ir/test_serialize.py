@@ -78,7 +78,9 @@ def test_types_are_text_over_the_names_of_the_inputs(stage: Stage) -> None:
     assert nodes["embedding"].meta["shape"] == ("B", "T", 8)
     assert nodes["embedding"].meta["dtype"] == "float32"
     assert nodes["reshape"].meta["shape"] == ("B * T", 8)
-    assert nodes["sym_size_int_1"].meta["dtype"] == "int"
+    lengths = [node for node in nodes.values() if node.target is ATEN.sym_size.int]
+    assert lengths
+    assert all(node.meta["dtype"] == "int" and "shape" not in node.meta for node in lengths)
     assert all("val" not in node.meta for node in read.graph.nodes)
 
 
@@ -247,6 +249,7 @@ FOREIGN: tuple[Any, ...] = (
 def test_mutations_are_refused_or_read_as_they_are(stage: Stage, seed: int) -> None:
     draw = random.Random(seed)
     originals = (_minimal(), stage_to_json(stage))
+    harmless = 0
     for _ in range(150):
         data = copy.deepcopy(draw.choice(originals))
         for _ in range(draw.randint(1, 3)):
@@ -256,6 +259,8 @@ def test_mutations_are_refused_or_read_as_they_are(stage: Stage, seed: int) -> N
         except EffcError:
             continue
         assert _canonical(stage_to_json(read)) == _canonical(data)
+        harmless += 1
+    assert 0 < harmless < 100
 
 
 def _mutate(data: Any, draw: random.Random) -> None:

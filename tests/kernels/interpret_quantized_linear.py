@@ -21,8 +21,9 @@ from effc.kernels.packing.group_affine import GroupAffine
 from effc.kernels.quantized_linear import cases
 from effc.kernels.quantized_linear.triton import quantized_linear
 
-SHAPES = ((1, 33, 100), (5, 70, 257), (40, 65, 130))
-GROUPS = (16, 32, 128, 256, None)
+# Groups smaller than, larger than and unequal to a step of the kernel along the input features.
+LAYOUTS = [GroupAffine(*choice) for choice in product((4, 8), (16, 256, None), (True, False))]
+SHAPES = ((1, 33, 100), (5, 40, 257))
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -43,11 +44,9 @@ def read_bfloat16_in_dot() -> None:
 
 
 def calls() -> Iterator[tuple[str, Arguments]]:
-    layouts = [GroupAffine(*choice) for choice in product((4, 8), GROUPS, (True, False))]
-    for layout, (rows, out, columns) in product(layouts, SHAPES):
-        for dtype in DTYPES if rows == 5 else DTYPES[:1]:
-            name = f"{layout} [{rows}, {columns}] x [{columns}, {out}] {dtype}"
-            yield name, cases.call(layout, (rows, columns), out, dtype)
+    for layout, (rows, out, columns), dtype in product(LAYOUTS, SHAPES, DTYPES):
+        name = f"{layout} [{rows}, {columns}] x [{columns}, {out}] {dtype}"
+        yield name, cases.call(layout, (rows, columns), out, dtype)
     for sample in cases.CASES.samples:
         arguments = sample.make()
         if arguments["activations"] == "source" and arguments["x"].dtype in DTYPES:

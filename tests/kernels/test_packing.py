@@ -27,9 +27,7 @@ seeds = st.integers(0, 2**31 - 1)
 
 
 def read(layout: GroupAffine, planes: dict[str, torch.Tensor], columns: int) -> np.ndarray:
-    return dequantized(
-        planes["codes"], planes["scale"], planes.get("zero"), layout.bits, columns
-    )
+    return dequantized(planes["codes"], planes["scale"], planes.get("zero"), layout.bits, columns)
 
 
 def per_column(layout: GroupAffine, plane: np.ndarray, columns: int) -> np.ndarray:
@@ -69,7 +67,9 @@ def test_values_of_the_grid_are_packed_exactly(
 
 
 @examples
-@given(layout=layouts, shape=shapes, seed=seeds, exponent=st.integers(-8, 3), shift=st.floats(-2, 2))
+@given(
+    layout=layouts, shape=shapes, seed=seeds, exponent=st.integers(-8, 3), shift=st.floats(-2, 2)
+)
 def test_error_is_at_most_half_a_step(
     layout: GroupAffine, shape: tuple[int, int], seed: int, exponent: int, shift: float
 ) -> None:
@@ -279,7 +279,7 @@ def test_temporary_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with LargestTensor() as largest:
         planes = layout.pack(weight)
     assert largest.nbytes == planes["codes"].nbytes
-    assert 4 * group_affine.BLOCK_VALUES < planes["codes"].nbytes
+    assert planes["codes"].nbytes > 4 * group_affine.BLOCK_VALUES
 
 
 @pytest.mark.parametrize("value", (torch.nan, torch.inf, -torch.inf))

@@ -205,8 +205,8 @@ _POLICIES = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(_POLICIES)
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(policy=_POLICIES)
 def test_dump_parses_to_an_equal_policy(policy: Policy, methods: MethodTable) -> None:
     text = dump_policy(policy)
     parsed = parse_policy(text, methods=methods)

@@ -111,7 +111,7 @@ def _assert_agrees(text: str) -> None:
         assert tomllib.loads(f"{source} = 0") == {name: 0}
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(documents())
 def test_scanner_agrees_with_tomllib(text: str) -> None:
     _assert_agrees(text)
