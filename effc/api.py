@@ -89,38 +89,22 @@ class CompiledModel:
         self._policy_text = policy_text
         self._tokenizer = tokenizer
 
-    def __call__(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        **inputs: Any,
-    ) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The same call as the model.
 
-        A language model returns an object with `.logits` [B, T, V]; any other module what it
-        returned before (a tensor, a tuple, or an object with named results).
+        A language model takes `input_ids` and `attention_mask` and returns an object with
+        `.logits` [B, T, V]; positions are counted by the engine. Any other module takes and
+        returns what it did before (a tensor, a tuple, or an object with named results).
+
+        Raises:
+            GenerationError: E0701 to E0703.
         """
         if self.program.loop == "autoregressive":
-            if input_ids is None or inputs:
-                raise GenerationError(
-                    "E0703",
-                    f"a language model is called with input_ids and attention_mask, "
-                    f"found {', '.join(inputs) or 'nothing'}",
-                )
-            return SimpleNamespace(logits=self.engine.forward(input_ids, attention_mask))
-        return self._call_stage(input_ids, attention_mask, inputs)
-
-    def _call_stage(self, *given: Any) -> Any:
+            values = _bind(inputs, named, ("input_ids", "attention_mask"), required=1)
+            return SimpleNamespace(logits=self.engine.forward(**values))
         stage = self.program.stages["forward"]
-        first, second, named = given
-        names = [spec.name for spec in stage.inputs]
-        values = dict(zip(names, [v for v in (first, second) if v is not None], strict=False))
-        values |= named
-        if set(values) != set(names):
-            raise GenerationError(
-                "E0703", f"the model takes {', '.join(names)}; found {', '.join(values)}"
-            )
-        results = self.executable("forward", values)
+        names = tuple(spec.name for spec in stage.inputs)
+        results = self.executable("forward", _bind(inputs, named, names, required=len(names)))
         if stage.outputs == ("output",):
             return results["output"]
         if all(name.isdigit() for name in results):
@@ -213,3 +197,20 @@ class CompiledModel:
             raise ModelError(
                 "E0309", f"the tokenizer cannot be read ({error})", where=str(path)
             ) from error
+
+
+def _bind(
+    inputs: tuple[Any, ...], named: Mapping[str, Any], names: tuple[str, ...], *, required: int
+) -> dict[str, Any]:
+    """Arguments by name; the first `required` of `names` must be there."""
+    values = dict(zip(names, inputs, strict=False))
+    twice = set(values) & set(named)
+    values |= named
+    if len(inputs) > len(names) or twice or not set(names[:required]) <= set(values) <= set(names):
+        found = [f"{len(inputs)} unnamed"] if inputs else []
+        raise GenerationError(
+            "E0703",
+            f"the model is called with {', '.join(names)}; "
+            f"found {', '.join([*found, *named]) or 'nothing'}",
+        )
+    return values

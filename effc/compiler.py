@@ -210,7 +210,7 @@ def _settle_context(program: Program, policy: Policy) -> None:
     from dataclasses import replace
 
     context = policy.target.context or program.info.context
-    if context is None and program.info.family == "module":
+    if context is None and _is_decoder(program):
         context = DEFAULT_CONTEXT
         program.notes.append(
             f"the model does not say how long its context is; assuming {context} tokens "
@@ -224,6 +224,10 @@ def _settle_context(program: Program, policy: Policy) -> None:
         )
         context = known
     program.info = replace(program.info, context=context)
+
+
+def _is_decoder(program: Program) -> bool:
+    return any(s.outputs == ("logits",) for s in program.stages.values())
 
 
 def _drop_unread(program: Program) -> None:

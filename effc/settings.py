@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib import metadata
 
 from effc.diagnostics import EffcError
 
@@ -85,6 +84,8 @@ class Settings:
 
 def version() -> str:
     """The version of effc, "unknown" where it runs without having been installed."""
+    from importlib import metadata  # slow, and needed by nobody else
+
     try:
         return metadata.version("effc")
     except metadata.PackageNotFoundError:

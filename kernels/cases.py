@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-Arguments = dict[str, object]
+Arguments = dict[str, Any]
 
 
 @dataclass(frozen=True)

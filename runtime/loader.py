@@ -68,19 +68,6 @@ def load_program(path: Path | str) -> Program:
     return program
 
 
-def read_document(path: Path | str, name: str) -> str | None:
-    """The text of one of the artifact's documents, e.g. "report.json"; None if it has none.
-
-    Raises:
-        ArtifactError: as `load_program`.
-    """
-    folder = Path(path)
-    manifest = read_manifest(folder)
-    if name not in manifest.files:
-        return None
-    return _checked_file(folder, name, manifest).decode("utf-8")
-
-
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of an artifact.
 
@@ -101,6 +88,25 @@ def read_manifest(folder: Path) -> Manifest:
             help="give the folder that `effc compile -o` wrote",
         ) from error
     return manifest_from_bytes(content, str(path))
+
+
+def read_document(path: Path | str, name: str) -> str | None:
+    """A text file of an artifact, such as "report.json" or "policy.toml".
+
+    Returns:
+        The text, or None when the artifact was written without this file.
+
+    Raises:
+        ArtifactError: E0601 or E0602 as `load_program`, E0603 when the file is not as written.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    if name not in manifest.files:
+        return None
+    try:
+        return _checked_file(folder, name, manifest).decode("utf-8")
+    except UnicodeDecodeError:
+        untrusted.damaged("the file is not UTF-8 text", str(folder / name))
 
 
 def check_integrity(path: Path | str, *, progress: Progress | None = None) -> None:

@@ -101,8 +101,8 @@ def sample(
     if options.repetition_penalty is not None:
         scores = penalize_repetition(scores, histories, options.repetition_penalty)
     if not options.do_sample:
-        best, tokens = scores.max(-1)
-        _require_numbers(best)
+        tokens = scores.argmax(-1)
+        _require_numbers(scores.gather(-1, tokens[:, None]))
         return tokens.tolist()
     probabilities = sampling_distribution(scores, options)
     _require_numbers(probabilities.sum(-1))
@@ -115,7 +115,7 @@ def penalize_repetition(
     """Scores `[B, V]` with those of tokens in each row's history made less likely."""
     scores = scores.clone()
     for row, history in zip(scores, histories, strict=True):
-        seen = torch.tensor(sorted(set(history)), dtype=torch.int64, device=scores.device)
+        seen = torch.tensor(history, dtype=torch.int64, device=scores.device)
         old = row[seen]
         row[seen] = torch.where(old < 0, old * penalty, old / penalty)
     return scores

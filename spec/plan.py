@@ -129,8 +129,13 @@ def _untied(sites: Sequence[Site], chosen: Mapping[int, Rule]) -> list[str]:
             users.setdefault(site.weight, []).append(i)
     notes = []
     for weight, indices in users.items():
-        treatments = {None if i not in chosen else chosen[i].index for i in indices}
+        treatments = {_treatment(chosen.get(i)) for i in indices}
         if len(indices) > 1 and len(treatments) > 1:
             names = ", ".join(sites[i].name for i in indices)
             notes.append(f"weight {weight!r} is shared by {names} and comes apart: one copy each")
     return notes
+
+
+def _treatment(rule: Rule | None) -> tuple[object, ...]:
+    """What a rule does; two rules that ask for the same leave a shared weight whole."""
+    return () if rule is None else (rule.method, *sorted(rule.options.items()))

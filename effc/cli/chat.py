@@ -31,7 +31,6 @@ def apply_chat_template(info: ModelInfo, prompt: str) -> str:
     Raises:
         ModelError: E0309 when there is no template, or when it cannot be rendered.
     """
-    import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     config = _config(info)
@@ -47,7 +46,7 @@ def apply_chat_template(info: ModelInfo, prompt: str) -> str:
         return environment.from_string(template).render(
             messages=messages, add_generation_prompt=True, **special
         )
-    except jinja2.TemplateError as error:
+    except Exception as error:  # a template is a small program and may fail in any way
         raise ModelError("E0309", f"the chat template fails: {error}", where=info.source) from error
 
 

@@ -27,14 +27,15 @@ def compile_(
     debug: DebugFlag = False,
 ) -> None:
     """Compile a model under a policy into an artifact."""
-    from effc.compiler import compile_model
     from effc.export.package import check_output, write_artifact
 
     started = time.perf_counter()
-    check_output(out, force=force)
-    with progress_bar("compiling", quiet=json) as progress:
-        compilation = compile_model(model, spec, progress=progress)
-    with progress_bar("writing", quiet=json) as progress:
+    check_output(out, force=force)  # before the compiler is even loaded
+    from effc.compiler import compile_model
+
+    with progress_bar(quiet=json) as progress:
+        compilation = compile_model(model, spec, progress=progress.say)
+        progress.say("writing")
         write_artifact(
             compilation.program,
             out,
@@ -42,7 +43,7 @@ def compile_(
             lock=compilation.lock,
             report=compilation.report,
             force=force,
-            progress=progress,
+            progress=progress.advance,
         )
     seconds = time.perf_counter() - started
     if json:

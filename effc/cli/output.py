@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from effc.diagnostics import EffcError
-
-Progress = Callable[[str, int, int], None]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def print_json(data: Mapping[str, object]) -> None:
     """One JSON object on stdout."""
-    print(json.dumps(data, indent=1, ensure_ascii=False))
+    print(json.dumps(data, indent=1))
 
 
 def print_error(error: EffcError, *, as_json: bool) -> None:
@@ -54,24 +52,40 @@ def bytes_text(count: int) -> str:
     raise AssertionError("the last unit takes everything")
 
 
+class Progress:
+    """What long work tells the user; this one keeps it to itself."""
+
+    def say(self, line: str) -> None:
+        """Name the step that begins."""
+
+    def advance(self, name: str, done: int, total: int) -> None:
+        """Report what is being worked on, the work done and all work."""
+
+
 @contextmanager
-def progress_bar(title: str, *, quiet: bool) -> Iterator[Progress | None]:
-    """A bar on stderr while the block runs; nothing when `quiet` or when nobody watches.
-
-    Yields:
-        A callback that takes what is being worked on, the work done and all work.
-    """
+def progress_bar(*, quiet: bool) -> Iterator[Progress]:
+    """A bar on stderr while the block runs; nothing when `quiet` or when nobody watches."""
     if quiet or not sys.stderr.isatty():
-        yield None
+        yield Progress()
         return
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
+    columns = (
+        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.TimeElapsedColumn(),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
 
-        def advance(name: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{title} {name[-40:]}", completed=done, total=total)
+        class Bar(Progress):
+            """Shows everything in one line."""
 
-        yield advance
+            def say(self, line: str) -> None:
+                bar.update(task, description=line, total=None)
+
+            def advance(self, name: str, done: int, total: int) -> None:
+                bar.update(task, description=name[-48:], completed=done, total=total)
+
+        yield Bar()

@@ -24,7 +24,7 @@ PromptIds = Annotated[str | None, typer.Option("--prompt-ids", help="Token ids: 
 Chat = Annotated[bool, typer.Option("--chat", help="Put the prompt into the chat template.")]
 NewTokens = Annotated[int, typer.Option("--max-new-tokens", help="The most tokens to add.")]
 Temperature = Annotated[
-    float | None, typer.Option("--temperature", help="Sample at it; 0 or unset is greedy.")
+    float | None, typer.Option("--temperature", help="Sample at it; 0 is greedy.")
 ]
 TopK = Annotated[int | None, typer.Option("--top-k", help="Sample from the k likeliest.")]
 TopP = Annotated[float | None, typer.Option("--top-p", help="Sample from this mass.")]
@@ -59,7 +59,7 @@ def run(
 ) -> None:
     """Continue a prompt."""
     text = _prompt_text(prompt, prompt_file, prompt_ids)
-    given = None if prompt_ids is None else _parse_ids(prompt_ids)
+    given = _parse_ids(prompt_ids or "") if text is None else []
     from effc.api import load
 
     model = load(artifact)

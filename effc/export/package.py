@@ -184,7 +184,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
     try:
         folder.mkdir()
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_write(out, error) from error
     try:
         yield folder
         _flush_folders(folder)
@@ -210,9 +210,11 @@ def _swap(folder: Path, out: Path) -> None:
         if replaced:
             old.rename(out)
         raise
-    _flush(out.parent)
-    if replaced:
-        shutil.rmtree(old)
+    try:
+        _flush(out.parent)
+    finally:
+        if replaced:
+            shutil.rmtree(old)
 
 
 def _write_file(path: Path, content: bytes) -> None:

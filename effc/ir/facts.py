@@ -98,13 +98,11 @@ def program_from_facts(
 
 def stage_files(facts: Mapping[str, object], where: str) -> list[str]:
     """The files of the stages, in order."""
-    return [
-        f"{STAGE_FOLDER}/{untrusted.identifier(entry.get('name'), where)}.json"
-        for entry in (
-            untrusted.mapping(stage, f"{where}: stages")
-            for stage in untrusted.array(facts["stages"], f"{where}: stages")
-        )
-    ]
+    entries = untrusted.array(facts["stages"], f"{where}: stages")
+    if not entries:
+        untrusted.damaged("a program needs a stage", f"{where}: stages")
+    names = (untrusted.mapping(entry, f"{where}: stages").get("name") for entry in entries)
+    return [f"{STAGE_FOLDER}/{untrusted.identifier(name, where)}.json" for name in names]
 
 
 def _stage_to_json(stage: Stage) -> dict[str, object]:

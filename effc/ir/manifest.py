@@ -81,12 +81,12 @@ def sha256(content: bytes | memoryview) -> str:
 def tensor_bytes(value: torch.Tensor) -> memoryview:
     """The bytes of a tensor's values, row by row, without a copy where they lie so already."""
     flat = value.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def encode(data: object) -> bytes:
     """JSON as it stands in the files of an artifact."""
-    return (json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
 
 
 def manifest_to_bytes(manifest: Manifest) -> bytes:
@@ -118,7 +118,7 @@ def manifest_from_bytes(content: bytes, where: str) -> Manifest:
     """
     data = _recognize(content, where)
     digest = data.pop("digest", None)
-    if digest != sha256(encode(data)):
+    if digest != sha256(encode(data)) or content != encode(data | {"digest": digest}):
         untrusted.damaged("the manifest is not as it was written", where)
     own = ("kind", "format", "versions", "files", "weights")
     untrusted.fields(data, where, (*own, *FACTS))

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import ClassVar
 
+from torch import fx
+
 from effc.diagnostics import PassError
 from effc.ir.journal import Journal
 from effc.ir.program import Program, Stage
@@ -103,21 +105,52 @@ class Pass:
         """Run the pass with its contract checked."""
         started = time.perf_counter()
         before = read_bytes(program)
-        seen = len(journal.changes)
         self.requires(program)
+        seen, shape = len(journal.changes), _fingerprint(program)
         outcomes = self.call(program, journal)
         self.ensures(program)
         modified = len(journal.changes) > seen
-        if modified and not any(o.status == "applied" for o in outcomes):
-            raise PassError(
-                "E0404", f"pass {self.name!r} changed the program but reports no place as applied"
-            )
+        self._check_account(program, outcomes, modified, _fingerprint(program) != shape)
         seconds = time.perf_counter() - started
         return PassResult(outcomes, before, read_bytes(program), seconds, modified)
+
+    def _check_account(
+        self, program: Program, outcomes: list[Outcome], modified: bool, changed: bool
+    ) -> None:
+        """What a pass reports, what the journal saw and what is there must agree."""
+        applied = any(o.status == "applied" for o in outcomes)
+        lie = ""
+        if changed and not modified:
+            lie = "changed the program behind the journal's back"
+        elif modified and not applied:
+            lie = "changed the program but reports no place as applied"
+        elif applied and not modified:
+            lie = "reports places as applied but changed nothing"
+        if lie:
+            raise PassError(
+                "E0404",
+                f"pass {self.name!r} {lie}",
+                where=program.info.source,
+                help="change programs through self.rewriter(...) only, one outcome per place",
+            )
 
     def rewriter(self, program: Program, stage: Stage, journal: Journal) -> GraphRewriter:
         """A rewriter that stamps this pass on what it makes."""
         return GraphRewriter(program, stage, journal, self.name)
+
+
+def _fingerprint(program: Program) -> int:
+    """A hash of all that a pass may change: signatures, nodes, arguments, kernels, weights."""
+    stages = tuple(
+        (name, stage.inputs, stage.outputs, tuple(map(_node_print, stage.graph.nodes)))
+        for name, stage in program.stages.items()
+    )
+    weights = tuple((name, id(weight)) for name, weight in program.weights.items())
+    return hash((stages, weights))
+
+
+def _node_print(node: fx.Node) -> tuple[object, ...]:
+    return (node.name, node.op, node.target, str(node.args), str(node.kwargs), node.meta.get("kernel"))
 
 
 def read_bytes(program: Program) -> int:

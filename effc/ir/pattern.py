@@ -29,7 +29,7 @@ class Var:
 
 @dataclass(frozen=True)
 class Const:
-    """A literal, bound under a name; `value` restricts it."""
+    """A literal, the same wherever its name occurs; `value` restricts it."""
 
     name: str
     value: Any = None
@@ -41,13 +41,16 @@ class Call:
 
     Attributes:
         ops: operator names such as "aten.mul.Tensor".
-        args: patterns of the positional arguments; further arguments are not looked at.
+        args: patterns of the positional arguments; further ones are for the rule's check.
+        keywords: named arguments that the rule's check reads; any other is a mismatch, for it
+            changes what the operator means (`add(a, b, alpha=2)`).
         commutative: the first two arguments may be swapped.
         name: bind the node itself under this name.
     """
 
     ops: tuple[str, ...]
     args: tuple[Any, ...] = ()
+    keywords: tuple[str, ...] = ()
     commutative: bool = False
     name: str | None = None
 
@@ -132,6 +135,8 @@ def _leaf(pattern: Any, value: Any, bound: dict[str, Any], depth: int) -> Any:
             return bound, depth, f"{pattern.name} is computed, not a constant", culprit
         if pattern.value is not None and value != pattern.value:
             return bound, depth, f"{pattern.name} is {value!r}, not {pattern.value!r}", None
+        if bound.get(pattern.name, value) != value:
+            return bound, depth, f"{pattern.name} is not the same value in both places", None
         return {**bound, pattern.name: value}, depth, "", None
     same = value == pattern
     return bound, depth, "" if same else f"found {value!r}, not {pattern!r}", culprit
@@ -152,8 +157,8 @@ def _call(pattern: Call, value: Any, bound: dict[str, Any], depth: int) -> Any:
         return
     if pattern.name is not None:
         bound = {**bound, pattern.name: value}
-    if len(value.args) < len(pattern.args):
-        yield bound, depth, f"{value.name} has {len(value.args)} arguments", value
+    if reason := _unlike(pattern, value):
+        yield bound, depth, reason, value
         return
     orders = permutations(range(2)) if pattern.commutative else [(0, 1)]
     for order in orders:
@@ -161,6 +166,14 @@ def _call(pattern: Call, value: Any, bound: dict[str, Any], depth: int) -> Any:
         if pattern.commutative:
             args[:2] = [args[i] for i in order]
         yield from _sequence(pattern.args, args, bound, depth + 1)
+
+
+def _unlike(pattern: Call, node: fx.Node) -> str:
+    """Why a call with the right operator has the wrong arguments, before looking at them."""
+    if len(node.args) < len(pattern.args):
+        return f"{node.name} has {len(node.args)} arguments"
+    unread = [key for key in node.kwargs if key not in pattern.keywords]
+    return f"{node.name} sets {', '.join(unread)}" if unread else ""
 
 
 def _sequence(patterns: Any, values: Any, bound: dict[str, Any], depth: int) -> Any:

@@ -62,11 +62,12 @@ def print_stage(
     """
     names = symbol_names(stage) if comments else {}
     dying = last_uses(stage) if release else {}
-    lines = [f"def {_identifier(stage.name)}({', '.join(_parameters(stage))}):"]
+    state = _state_name(stage)
+    lines = [f"def {_identifier(stage.name)}({', '.join(_parameters(stage, state))}):"]
     for node in stage.graph.nodes:
         if node.op == "placeholder":
             continue
-        line = "    " + _statement(node, callee or callee_name)
+        line = "    " + _statement(node, state, callee or callee_name)
         if node in dying:
             line += "; del " + ", ".join(_identifier(dead.name) for dead in dying[node])
         if comments and node.op != "output":
@@ -107,16 +108,25 @@ def callee_name(node: fx.Node) -> str:
     raise InternalError("E0901", f"target {target} of node {node.name} has no public name")
 
 
-def _parameters(stage: Stage) -> list[str]:
-    return ["weights", *(_identifier(spec.name) for spec in stage.inputs)]
+def _parameters(stage: Stage, state: str) -> list[str]:
+    return [state, *(_identifier(stage.placeholder(spec.name).name) for spec in stage.inputs)]
 
 
-def _statement(node: fx.Node, callee: Callable[[fx.Node], str]) -> str:
+def _state_name(stage: Stage) -> str:
+    """ "weights", unless a value of the stage is called so."""
+    taken = {node.name for node in stage.graph.nodes}
+    name = "weights"
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _statement(node: fx.Node, state: str, callee: Callable[[fx.Node], str]) -> str:
     if node.op == "output":
         return f"return {_literal(tuple(node.args[0]))}"  # type: ignore[arg-type]
     name = _identifier(node.name)
     if node.op == "get_attr":
-        return f"{name} = weights[{node.target!r}]"
+        return f"{name} = {state}[{node.target!r}]"
     if node.op == "call_function":
         return f"{name} = {_call(node, callee)}"
     raise InternalError("E0901", f"node {node.name} has the unexpected kind {node.op!r}")
@@ -126,7 +136,9 @@ def _call(node: fx.Node, callee: Callable[[fx.Node], str]) -> str:
     target: Any = node.target
     args = [_literal(arg) for arg in node.args]
     if target in _INFIX and len(args) == 2:
-        return f"{args[0]} {_INFIX[target]} {args[1]}"
+        # A negative base would lose its sign to the power: -2 ** n is -(2 ** n).
+        left = f"({args[0]})" if args[0].startswith("-") else args[0]
+        return f"{left} {_INFIX[target]} {args[1]}"
     if target in _PREFIX:
         return f"{_PREFIX[target]}{args[0]}"
     if target is operator.getitem:

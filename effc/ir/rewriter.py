@@ -177,11 +177,12 @@ class GraphRewriter:
         self._erase_dead(node)
 
     def _erase_dead(self, node: fx.Node) -> None:
-        producers = node.all_input_nodes
-        self.graph.erase_node(node)
-        for producer in producers:
-            if is_dead(producer):
-                self._erase_dead(producer)
+        pending = [node]
+        while pending:
+            dead = pending.pop()
+            producers = dead.all_input_nodes
+            self.graph.erase_node(dead)
+            pending += filter(is_dead, producers)
 
     def mark(self, node: fx.Node, key: str, value: object) -> None:
         """Set metadata that lowering records, such as the chosen kernel."""

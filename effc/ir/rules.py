@@ -11,8 +11,11 @@ from effc.diagnostics import PassError
 from effc.ir.journal import Journal, NearMiss
 from effc.ir.passbase import Outcome, Pass
 from effc.ir.pattern import Match, match
-from effc.ir.program import Program, Stage
+from effc.ir.program import Program
 from effc.ir.rewriter import GraphRewriter
+
+# Rules that feed on one another's results settle in a few rounds, or never.
+_ROUNDS = 20
 
 
 class RewriteRule:
@@ -48,36 +51,57 @@ class RulePass(Pass):
     near: ClassVar[int] = 3
 
     def call(self, program: Program, journal: Journal) -> list[Outcome]:
-        """Sweep all stages; one outcome per rewritten place and per near miss."""
+        """One outcome per rewritten place; near misses go to the journal.
+
+        Raises:
+            PassError: E0404, the rules make work for themselves without end.
+        """
         outcomes = []
         for stage in program.stages.values():
             rewriter = self.rewriter(program, stage, journal)
-            for rule in self.rules:
-                outcomes += _sweep(rule, rewriter, stage, journal, self.near)
+            for _ in range(_ROUNDS):
+                applied, misses = self._round(rewriter)
+                outcomes += applied
+                if not applied:
+                    break
+            else:
+                raise PassError(
+                    "E0404",
+                    f"pass {self.name!r} still finds work after {_ROUNDS} rounds: "
+                    f"{applied[0].place}",
+                )
+            for miss in misses:
+                journal.miss(miss)
         return outcomes
+
+    def _round(self, rewriter: GraphRewriter) -> tuple[list[Outcome], list[NearMiss]]:
+        outcomes: list[Outcome] = []
+        misses: list[NearMiss] = []
+        for rule in self.rules:
+            _sweep(rule, rewriter, self.near, outcomes, misses)
+        return outcomes, misses
 
 
 def _sweep(
-    rule: RewriteRule, rewriter: GraphRewriter, stage: Stage, journal: Journal, near: int
-) -> list[Outcome]:
-    outcomes = []
-    budget = 4 * len(stage.graph.nodes)
-    for root in list(stage.graph.nodes):
+    rule: RewriteRule,
+    rewriter: GraphRewriter,
+    near: int,
+    outcomes: list[Outcome],
+    misses: list[NearMiss],
+) -> None:
+    """Apply one rule at every node once."""
+    for root in list(rewriter.graph.nodes):
         if root.op != "call_function" or root._erased:
             continue
         found, reason = _find(rule, root)
         if not reason:
-            budget -= 1
-            if budget < 0:
-                raise PassError("E0404", f"rule {rule.name!r} never comes to an end")
             place = rewriter.graph_place(root)
             with rewriter.before(root):
                 new = rule.rewrite(rewriter, found, root)
             rewriter.replace(root, new)
             outcomes.append(Outcome(place, "applied"))
         elif found.depth >= near:
-            journal.miss(NearMiss(rule.name, stage.name, root.name, reason))
-    return outcomes
+            misses.append(NearMiss(rule.name, rewriter.stage.name, root.name, reason))
 
 
 def _find(rule: RewriteRule, root: fx.Node) -> tuple[Match, str]:

@@ -104,8 +104,9 @@ class Weights(Mapping[str, Weight]):
         self._entries[name] = weight
 
     def remove(self, name: str) -> None:
-        """Drop an entry that no graph uses any more."""
+        """Drop an entry that no graph uses any more, with its other names."""
         del self._entries[name]
+        self.ties = {alias: kept for alias, kept in self.ties.items() if kept != name}
 
     def copy(self) -> Weights:
         """A new table over the same (immutable) entries."""

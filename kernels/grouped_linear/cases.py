@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def call(
     } | changes
 
 
-def exact(**arguments: object) -> np.ndarray:
+def exact(**arguments: Any) -> np.ndarray:
     """One row after the other, in float64."""
     x, weight = (arguments[name].to(torch.float64).numpy() for name in ("x", "weight"))
     weight = weight.swapaxes(1, 2) if arguments["transposed"] else weight
@@ -43,7 +44,7 @@ def exact(**arguments: object) -> np.ndarray:
     return np.array(rows).reshape(len(ids), weight.shape[1])
 
 
-def eager(**arguments: object) -> torch.Tensor:
+def eager(**arguments: Any) -> torch.Tensor:
     """A gathered weight per row and one batched product."""
     weight = arguments["weight"][arguments["expert_ids"]]
     weight = weight.transpose(1, 2) if arguments["transposed"] else weight

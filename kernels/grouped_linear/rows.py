@@ -36,6 +36,7 @@ def linear_rows(x: Tensor, out_features: int, weight: Callable[[slice], Tensor])
     """
     result = torch.empty(x.shape[0], out_features, dtype=x.dtype, device=x.device)
     for block in row_blocks(out_features, x.shape[1]):
+        # Sums run along contiguous rows, whatever the strides of the weight.
         result[:, block] = _product(x, weight(block).to(x.dtype).contiguous())
     return result
 

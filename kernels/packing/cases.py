@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -21,7 +23,7 @@ def random_tensor(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def packed_arguments(layout: GroupAffine, *shape: int) -> dict[str, object]:
+def packed_arguments(layout: GroupAffine, *shape: int) -> dict[str, Any]:
     """Planes and layout arguments of a random packed weight [.., out, in]."""
     planes = layout.pack(random_tensor(*shape, seed=1))
     return {

@@ -41,8 +41,8 @@ from effc.kernels.packing.bits import pack_bits, packed_width, unpack_bits
 BITS = (8, 4)
 MIN_GROUP = 16
 
-# Values handled at a time: 4 MiB of float32, which stay in a processor's cache.
-BLOCK_VALUES = 1 << 20
+# Values handled at a time: 1 MiB of float32, which stays in the cache of one core.
+BLOCK_VALUES = 1 << 18
 
 PlaneSpecs = dict[str, tuple[tuple[int, ...], torch.dtype]]
 Rows = slice | Tensor | tuple[int, slice] | EllipsisType

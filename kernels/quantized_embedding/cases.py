@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,16 +28,16 @@ def call(
 
 def table(arguments: Arguments) -> np.ndarray:
     """The table that the planes stand for, float64 [rows, width]."""
-    planes = (arguments[name] for name in ("codes", "scale", "zero", "bits"))
-    return dequantized(*planes, arguments["width"])
+    names = ("codes", "scale", "zero", "bits", "width")
+    return dequantized(*(arguments[name] for name in names))
 
 
-def exact(**arguments: object) -> np.ndarray:
+def exact(**arguments: Any) -> np.ndarray:
     """The rows in float64."""
     return table(arguments)[arguments["ids"].numpy()]
 
 
-def eager(**arguments: object) -> torch.Tensor:
+def eager(**arguments: Any) -> torch.Tensor:
     """`torch.nn.functional.embedding` of the table in the dtype asked for."""
     weight = torch.from_numpy(table(arguments)).to(arguments["dtype"])
     return torch.nn.functional.embedding(arguments["ids"], weight)

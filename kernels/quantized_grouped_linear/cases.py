@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,12 +46,12 @@ def dense(arguments: Arguments) -> Arguments:
     }
 
 
-def exact(**arguments: object) -> np.ndarray:
+def exact(**arguments: Any) -> np.ndarray:
     """One row after the other, in float64."""
     return grouped.exact(**dense(arguments))
 
 
-def eager(**arguments: object) -> torch.Tensor:
+def eager(**arguments: Any) -> torch.Tensor:
     """A gathered weight per row and one batched product, in the precision of x."""
     low = dense(arguments)
     low |= {name: low[name].to(arguments["x"].dtype) for name in ("x", "weight")}

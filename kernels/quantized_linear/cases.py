@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,8 +44,8 @@ def strided() -> Arguments:
 
 def matrix(arguments: Arguments) -> np.ndarray:
     """The weight that the planes stand for, float64 [out, in]."""
-    planes = (arguments[name] for name in ("codes", "scale", "zero", "bits"))
-    return dequantized(*planes, arguments["in_features"])
+    names = ("codes", "scale", "zero", "bits", "in_features")
+    return dequantized(*(arguments[name] for name in names))
 
 
 def met(x: torch.Tensor, group: int, activations: str) -> np.ndarray:
@@ -61,7 +62,7 @@ def met(x: torch.Tensor, group: int, activations: str) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def exact(**arguments: object) -> np.ndarray:
+def exact(**arguments: Any) -> np.ndarray:
     """The product in float64."""
     x = met(arguments["x"], arguments["group"], arguments["activations"])
     result = x @ matrix(arguments).T
@@ -69,7 +70,7 @@ def exact(**arguments: object) -> np.ndarray:
     return result if bias is None else result + bias.to(torch.float64).numpy()
 
 
-def eager(**arguments: object) -> torch.Tensor:
+def eager(**arguments: Any) -> torch.Tensor:
     """`torch.nn.functional.linear` with the weight in the precision of x."""
     x = arguments["x"]
     rows = torch.from_numpy(met(x, arguments["group"], arguments["activations"])).to(x.dtype)

@@ -42,6 +42,7 @@ from effc.ir.token_wise import obstacles
 from effc.kernels.paged.formats import page_format
 
 ATTENTION = "effc.attention.default"
+HEADS = ("aten.linear.default", "effc.quantized_linear.default")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class InsertCache(Pass):
         if stage is None or not {"ids", "positions"} <= {spec.name for spec in stage.inputs}:
             raise PassError(
                 "E0405", "the program is no decoder: it needs a stage 'forward' of ids, positions"
+            )
+        if stage.outputs != ("logits",):
+            raise PassError(
+                "E0405",
+                f"a decoder returns logits alone, this model {', '.join(stage.outputs)}",
+                where=program.info.source,
             )
         calls = [node for node in stage.graph.nodes if op_name(node) == ATTENTION]
         if not calls:
@@ -280,8 +287,8 @@ def select_rows(
 ) -> Outcome:
     """Gather the requested rows in front of the output head.
 
-    Walks from the logits back through operators with one token-shaped input to the linear that
-    makes them; where that fails the rows are gathered from the logits themselves.
+    Walks from the logits back through operators with one token-shaped input to the linear, stored
+    in few bits or not, that makes them; where that fails the rows are gathered from the logits.
     """
     logits = stage.results()["logits"]
     assert logits is not None
@@ -302,7 +309,7 @@ def select_rows(
 
 def _chain_to_linear(logits: fx.Node, tokens: torch.SymInt) -> list[fx.Node]:
     chain = [logits]
-    while op_name(chain[-1]) != "aten.linear.default":
+    while op_name(chain[-1]) not in HEADS:
         inputs = [n for n in chain[-1].all_input_nodes if _has_size(n, tokens)]
         shaped = [n for n in chain[-1].all_input_nodes if isinstance(n.meta["val"], torch.SymInt)]
         if len(inputs) != 1 or shaped or inputs[0].op == "placeholder":

@@ -41,15 +41,16 @@ class SelectKernels(Pass):
     allow_reference: bool = False
 
     def call(self, program: Program, journal: Journal) -> list[Outcome]:
-        """One outcome per operator call."""
+        """One outcome per operator call; skipped where the same choice was made before."""
         outcomes = []
         for stage in program.stages.values():
             rewriter = self.rewriter(program, stage, journal)
             for node in stage.graph.nodes:
                 if op_name(node).startswith("effc."):
                     kernel, reason = self.choose(node)
+                    status = "skipped" if node.meta.get("kernel") == kernel else "applied"
                     rewriter.mark(node, "kernel", kernel)
-                    outcomes.append(Outcome(rewriter.graph_place(node), "applied", reason))
+                    outcomes.append(Outcome(rewriter.graph_place(node), status, reason))
         return outcomes
 
     def choose(self, node: fx.Node) -> tuple[str, str]:

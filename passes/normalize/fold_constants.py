@@ -8,7 +8,8 @@ After:
     a = weights["layers.0.norm.weight/add"]  # computed when the weight is loaded
     b = aten.mul.Tensor(x, a)
 
-Only where the result is no larger than what it is computed from, so that no artifact grows.
+Only where the result is no larger than what it is computed from, so that no artifact grows. A
+transposed matrix stays a view: folding it would make a copy of a weight that others share.
 """
 
 from __future__ import annotations
@@ -22,9 +23,18 @@ from torch import fx
 
 from effc.ir.journal import Journal
 from effc.ir.passbase import Outcome, Pass, PassStage
+from effc.ir.pattern import op_name
 from effc.ir.program import Program, Stage
 from effc.ir.rewriter import GraphRewriter
 from effc.ir.weights import Weight
+
+
+TRANSPOSES = (
+    "aten.t.default",
+    "aten.numpy_T.default",
+    "aten.transpose.int",
+    "aten.permute.default",
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ def _foldable(node: fx.Node) -> bool:
         return False
     sizes = (*value.shape, *(s for n in inputs for s in n.meta["val"].shape))
     if any(isinstance(size, torch.SymInt) for size in sizes):
+        return False
+    if op_name(node) in TRANSPOSES and value.dim() == 2:
         return False
     return value.nbytes <= sum(n.meta["val"].nbytes for n in inputs)
 

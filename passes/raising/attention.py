@@ -25,15 +25,27 @@ class RaiseFusedAttention(RewriteRule):
 
     name = "raise-fused-attention"
     patterns = (
-        Call(("aten.scaled_dot_product_attention.default",), (Var("q"), Var("k"), Var("v"))),
+        Call(
+            ("aten.scaled_dot_product_attention.default",),
+            (Var("q"), Var("k"), Var("v")),
+            keywords=("attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"),
+        ),
     )
 
     def check(self, found: Match, root: fx.Node) -> str:
-        """Only inference, and only the four-dimensional form."""
+        """Only inference, only the four-dimensional form, and causality that means the same."""
         if _argument(root, 4, "dropout_p", 0.0):
             return "attention drops out at random"
-        if any(len(found[name].meta["val"].shape) != 4 for name in "qkv"):
+        q, k, v = (found[name].meta["val"] for name in "qkv")
+        if any(len(value.shape) != 4 for value in (q, k, v)):
             return "queries, keys and values are not [B, H, T, D]"
+        if q.dtype == torch.float64:
+            return "attention in float64 would be computed in fp32"
+        if len({str(value.shape[0]) for value in (q, k, v)}) > 1:
+            return "queries and keys are of different batches"
+        if _argument(root, 5, "is_causal", False) and str(q.shape[2]) != str(k.shape[2]):
+            # torch aligns the first query with the first key, the operator the last with the last.
+            return "causal attention over keys of another sequence"
         return ""
 
     def rewrite(self, rewriter: GraphRewriter, found: Match, root: fx.Node) -> fx.Node:

@@ -34,7 +34,7 @@ class RaiseGate(RewriteRule):
     patterns = (
         Call(
             ("aten.mul.Tensor",),
-            (Call(tuple(_NAMES), (Var("gate"),), name="act"), Var("up")),
+            (Call(tuple(_NAMES), (Var("gate"),), ("approximate",), name="act"), Var("up")),
             commutative=True,
         ),
     )

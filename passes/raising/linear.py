@@ -2,9 +2,11 @@
 
 Before:
     y = aten.addmm(bias, aten.view(x, [B * T, W]), weight)     # GPT-2's Conv1D: weight [W, out]
+    z = aten.matmul(h, aten.numpy_T(table))                    # logits from the embedding
 After:
     w = weights["c_attn.weight/t"]                             # [out, W]
     y = aten.linear(aten.view(x, [B * T, W]), w, bias)
+    z = aten.linear(h, table)
 """
 
 from __future__ import annotations
@@ -16,11 +18,39 @@ import torch
 from torch import fx
 
 from effc.ir.passbase import PassStage, Semantics
-from effc.ir.pattern import Call, Match, Var, op_name
+from effc.ir.pattern import Call, Match, Var
 from effc.ir.rewriter import GraphRewriter
 from effc.ir.rules import RewriteRule, RulePass
+from effc.passes.normalize.fold_constants import TRANSPOSES
 
 aten = torch.ops.aten
+_PRODUCTS = ("aten.mm.default", "aten.matmul.default")
+
+
+class RaiseTransposedProduct(RewriteRule):
+    """x @ W.T (+ b) with W a weight, which stays the one it shares with others."""
+
+    name = "raise-transposed-product"
+    _turned = Call(TRANSPOSES, (Var("weight"),), name="turned")
+    patterns = (
+        Call(("aten.addmm.default",), (Var("bias"), Var("x"), _turned)),
+        Call(_PRODUCTS, (Var("x"), _turned)),
+    )
+
+    def check(self, found: Match, root: fx.Node) -> str:
+        """The right factor must be a matrix of the state with its two dimensions swapped."""
+        weight, turned = found["weight"], found["turned"].meta["val"]
+        if reason := _no_matrix(weight):
+            return reason
+        value = weight.meta["val"]
+        swapped = (value.shape[::-1], value.stride()[::-1])
+        return "" if (turned.shape, turned.stride()) == swapped else "nothing is transposed"
+
+    def rewrite(self, rewriter: GraphRewriter, found: Match, root: fx.Node) -> fx.Node:
+        """A linear is defined with the transpose."""
+        return rewriter.call(
+            aten.linear.default, found["x"], found["weight"], found.bound.get("bias")
+        )
 
 
 class RaiseWeightProduct(RewriteRule):
@@ -29,19 +59,12 @@ class RaiseWeightProduct(RewriteRule):
     name = "raise-weight-product"
     patterns = (
         Call(("aten.addmm.default",), (Var("bias"), Var("x"), Var("weight"))),
-        Call(("aten.mm.default", "aten.matmul.default"), (Var("x"), Var("weight"))),
+        Call(_PRODUCTS, (Var("x"), Var("weight"))),
     )
 
     def check(self, found: Match, root: fx.Node) -> str:
         """The right factor must be a matrix of the state."""
-        weight = found["weight"]
-        if weight.op != "get_attr":
-            return f"the right factor {weight.name} is computed, not a weight"
-        if len(weight.meta["val"].shape) != 2:
-            return f"the right factor {weight.name} is no matrix"
-        if op_name(root) == "aten.addmm.default" and root.kwargs:
-            return "addmm scales its terms"
-        return ""
+        return _no_matrix(found["weight"])
 
     def rewrite(self, rewriter: GraphRewriter, found: Match, root: fx.Node) -> fx.Node:
         """Transpose the weight once, at compile time."""
@@ -58,6 +81,14 @@ class RaiseWeightProduct(RewriteRule):
         )
 
 
+def _no_matrix(weight: fx.Node) -> str:
+    if weight.op != "get_attr":
+        return f"the right factor {weight.name} is computed, not a weight"
+    if len(weight.meta["val"].shape) != 2:
+        return f"the right factor {weight.name} is no matrix"
+    return ""
+
+
 @dataclass(frozen=True)
 class RaiseLinear(RulePass):
     """Matrix products with a weight become linears."""
@@ -65,5 +96,5 @@ class RaiseLinear(RulePass):
     name: ClassVar[str] = "raise-linear"
     stage: ClassVar[PassStage] = PassStage.RAISE
     semantics: ClassVar[Semantics] = Semantics.ROUNDING
-    rules: ClassVar[tuple[RewriteRule, ...]] = (RaiseWeightProduct(),)
+    rules: ClassVar[tuple[RewriteRule, ...]] = (RaiseTransposedProduct(), RaiseWeightProduct())
     near: ClassVar[int] = 1

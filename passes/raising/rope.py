@@ -56,10 +56,14 @@ class RaiseRotation(RewriteRule):
         """Slices must cut the last dimension exactly in half, or into odd and even."""
         value = found["x"].meta["val"]
         width, last = value.shape[-1], value.dim() - 1
+        if root.meta["val"].shape != value.shape:
+            return "the angles are broader than what they turn"
         dims = [v for k, v in found.bound.items() if k.endswith("_dim")]
         if any(d not in (-1, last) for d in dims):
             return "the halves are not cut from the last dimension"
         if "half" in found.bound:
+            if found["dim"] not in (-1, last):
+                return "the halves are not joined along the last dimension"
             cuts = (found["zero"], found["half"], found["mid"])
             fits = cuts == (0, width // 2, width // 2) and found["end"] >= width
             return "" if fits else f"the cuts {cuts} are not the two halves of {width}"

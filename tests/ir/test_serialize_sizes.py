@@ -37,10 +37,10 @@ def test_parsing_undoes_rendering(expression: sizes.Expression) -> None:
 @FIXED
 @given(EXPRESSIONS, st.tuples(*[st.integers(1, 50) for _ in NAMES]))
 def test_values_are_those_of_python(expression: sizes.Expression, values: tuple[int, ...]) -> None:
-    named = dict(zip(NAMES, values, strict=True))
+    named: dict[str, int] = dict(zip(NAMES, values, strict=True))
     text = sizes.render(expression)
     try:
-        expected = eval(text, {"__builtins__": {"max": max, "min": min}}, dict(named))
+        expected = eval(text, {"__builtins__": {"max": max, "min": min}} | named)
     except ZeroDivisionError:
         with pytest.raises(ArtifactError, match="divides by zero"):
             sizes.evaluate(expression, named)

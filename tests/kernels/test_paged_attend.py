@@ -64,23 +64,14 @@ def make_case(
     new_len[0] = T
     width = -(-(history + T) // P) + 1
     pages = B * head_groups * width + 3
-    ids = torch.randperm(pages, generator=g)[: B * head_groups * width].int()
-    table = ids.view(B, head_groups, width).clone()
+    table = torch.randperm(pages, generator=g)[: B * head_groups * width].int()
+    table = table.view(B, head_groups, width).clone()
     index = torch.full((pages, P), -1, dtype=torch.int32)
     raw = [torch.full((pages, H_kv // head_groups, P, D), math.nan) for D in (D_K, D_V)]
     for b in range(B):
-        end = int(lengths[b] + new_len[b])
+        old = int(lengths[b]) if indexed else 0
         for h in range(head_groups):
-            table[b, h, -(-end // P) :] = -1
-            for j in range(end + 2):
-                page, offset = int(table[b, h, j // P]), j % P
-                if page < 0:
-                    continue
-                evicted = indexed and j < lengths[b] and torch.rand((), generator=g) < 0.3
-                # Two tokens past the end were rolled back: their slots are stale but readable.
-                index[page, offset] = -1 if evicted else j
-                for pool in raw:
-                    pool[page, :, offset] = torch.randn(pool.shape[1], pool.shape[3], generator=g)
+            fill_pages(g, table[b, h], index, raw, old, int(lengths[b] + new_len[b]))
     if form == "int8":
         raw = [pool.nan_to_num(1e4) for pool in raw]
     codec = page_format(form)
@@ -96,6 +87,25 @@ def make_case(
         positions,
         lengths,
     )
+
+
+def fill_pages(
+    g: torch.Generator, table: Tensor, index: Tensor, pools: list[Tensor], old: int, end: int
+) -> None:
+    """Write `end` tokens into the pages of a table row `[N]`, of which it keeps those it needs.
+
+    Some of the first `old` tokens are evicted. Two tokens past the end were rolled back: their
+    slots are stale but readable.
+    """
+    table[-(-end // P) :] = -1
+    for j in range(end + 2):
+        page, offset = int(table[j // P]), j % P
+        if page < 0:
+            continue
+        evicted = j < old and torch.rand((), generator=g) < 0.3
+        index[page, offset] = -1 if evicted else j
+        for pool in pools:
+            pool[page, :, offset] = torch.randn(pool.shape[1], pool.shape[3], generator=g)
 
 
 def sees(case: Case, b: int, t: int, j: int) -> bool:

@@ -53,8 +53,17 @@ def test_int8_codes_are_symmetric_and_round_to_even() -> None:
 def test_int8_keeps_zeros_and_stays_finite_outside_the_range_of_its_scale() -> None:
     form = page_format("int8")
     values = torch.tensor([[0.0, 0.0], [1e-9, -1e-9], [1e8, -1e7]])
-    decoded = form.decode(form.encode(values), torch.float32)
-    assert decoded[:2].eq(0).all() and decoded.isfinite().all()
+    codes, scale = form.encode(values)
+    assert codes[:2].eq(0).all() and scale[:2].eq(0).all()
+    assert form.decode([codes, scale], torch.float32).isfinite().all()
+
+
+def test_int8_saturates_where_the_scale_is_rounded_down() -> None:
+    """The smallest fp16 number is 2^-24; 1.4 times it is stored as 1."""
+    x = 127 * 1.4 * 2**-24
+    codes, scale = page_format("int8").encode(torch.tensor([[x, -x, x / 2]]))
+    assert scale.tolist() == [2**-24]
+    assert codes.tolist() == [[127, -127, 89]]
 
 
 def test_input_names_follow_the_planes() -> None:

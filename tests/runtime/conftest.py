@@ -53,14 +53,13 @@ class TinyModel:
         self.form, self.functional = form, functional
         self.calls: list[tuple[int, int]] = []
         self.interrupt_at: int | None = None
-        self.program = _program(form, ModelInfo("tiny", "tiny", **({"context": CONTEXT} | info)))
+        known: dict[str, Any] = {"context": CONTEXT} | info
+        self.program = _program(form, ModelInfo("tiny", "tiny", **known))
 
-    def __call__(
-        self, stage: str, inputs: Mapping[str, Tensor | list[Tensor] | None]
-    ) -> dict[str, Tensor]:
+    def __call__(self, stage: str, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         assert stage == "decode"
         ids, positions, new_len = (inputs[name] for name in ("ids", "positions", "new_len"))
-        self.calls.append(tuple(ids.shape))
+        self.calls.append((ids.shape[0], ids.shape[1]))
         if len(self.calls) == self.interrupt_at:
             raise KeyboardInterrupt
         outputs: dict[str, Tensor] = {"lengths": inputs["lengths"] + new_len}

@@ -186,6 +186,20 @@ def test_freed_pages_are_used_again() -> None:
     assert window.taken == 2 * (CAPACITY // P) > window.pages
 
 
+@pytest.mark.parametrize("step", range(1, 10))
+@pytest.mark.parametrize("window", [1, 2, 4, 5, 11])
+def test_window_pools_are_as_large_as_needed_and_no_larger(window: int, step: int) -> None:
+    program = make_program()
+    groups = tuple(replace(g, window=window) if g.window else g for g in program.groups)
+    store = PagedStore(replace(program, groups=groups), 1, capacity=100, step=step)
+    peak = 0
+    for _ in range(40):
+        store.reserve([step])
+        peak = max(peak, store._tables["window"].held_pages)
+        store.commit([1])
+    assert peak == store._tables["window"].pages
+
+
 def test_window_pools_do_not_grow_with_the_length() -> None:
     short, long = (PagedStore(make_program(), 2, capacity=n, step=STEP) for n in (40, 4000))
     for name in ("k1_codes", "v3_scale"):

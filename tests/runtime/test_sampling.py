@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -171,7 +172,7 @@ def test_logits_that_are_not_numbers_are_refused(bad: float, do_sample: bool) ->
     ],
 )
 def test_bad_options_name_argument_found_and_allowed(
-    arguments: dict[str, object], message: str
+    arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(GenerationError, match="E0703.*" + message):
         SamplingOptions(**arguments)

@@ -118,6 +118,7 @@ def test_dimension(text: str, dimension: str) -> None:
         ("max(256, 25%)", "'max(256, 25%)' mixes a percentage and a plain number"),
         ("3 GiB + 1", "'3 GiB + 1' mixes bytes and a plain number"),
         ("tokens * layers", "'tokens * layers' multiplies tokens by layers"),
+        ("3 GiB / 25%", "'3 GiB / 25%' divides bytes by a percentage"),
         ("1 / tokens", "'1 / tokens' divides a plain number by tokens"),
         ("min(10% of heads, 10% of layers)",
          "'min(10% of heads, 10% of layers)' mixes heads and layers"),

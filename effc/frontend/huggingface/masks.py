@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from effc.diagnostics import ModelError
 
 MaskFunction = Callable[[Any, Any, Any, Any], Any]
+
+# Traced tensors in a mask function's closure that say how much padding stands before each row:
+# none in a captured graph.
+_PADDING = ("left_padding",)
 
 
 @dataclass(frozen=True)
@@ -58,18 +63,21 @@ def probe(function: MaskFunction, length: int, place: str) -> MaskSpec:
         ModelError: E0308 if the mask is none of the known kinds.
     """
     with _disable_current_modes(), torch._C.DisableTorchFunction():
-        keys = torch.arange(length)
-        queries = _sample(length)
-        observed = torch.stack([_row(function, int(q), keys) for q in queries])
-        spec = _hypothesis(observed, queries)
-        if spec is None or not torch.equal(observed, spec.allows(queries[:, None], keys)):
-            raise ModelError(
-                "E0308",
-                "the model's attention mask is neither causal, full, sliding nor chunked",
-                where=place,
-                help="effc cannot express this mask; export the part of the model without it",
-            )
+        function = _concrete(function, place)
+        keys, queries = torch.arange(length), _sample(length)
+        spec = _hypothesis(function, queries, keys, place)
+        same = spec is not None and all(
+            torch.equal(_row(function, query, keys, place), spec.allows(query, keys))
+            for query in queries
+        )
+    if spec is None or not same:
+        raise _refusal("the model's attention mask is neither causal, full, sliding nor chunked", place)
     return spec
+
+
+def _refusal(message: str, place: str) -> ModelError:
+    help = "effc cannot express this mask; export the part of the model without it"
+    return ModelError("E0308", message, where=place, help=help)
 
 
 def _sample(length: int) -> torch.Tensor:
@@ -78,47 +86,61 @@ def _sample(length: int) -> torch.Tensor:
     return torch.unique(torch.cat([torch.arange(min(64, length)), spread]))
 
 
-def _row(function: MaskFunction, query: int, keys: torch.Tensor) -> torch.Tensor:
+def _row(
+    function: MaskFunction, query: torch.Tensor, keys: torch.Tensor, place: str
+) -> torch.Tensor:
     zero = torch.zeros((), dtype=torch.long)
-    answer = _concrete(function)(zero, zero, torch.tensor(query), keys)
-    return torch.as_tensor(answer, dtype=torch.bool).expand(keys.shape)
+    try:
+        answer = function(zero, zero, query, keys)
+        return torch.as_tensor(answer, dtype=torch.bool).expand(keys.shape)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise _refusal(f"the attention mask cannot be evaluated ({reason})", place) from error
 
 
-def _concrete(function: MaskFunction) -> MaskFunction:
-    """The function with traced tensors in its closure replaced by zeros.
+def _concrete(function: MaskFunction, place: str) -> MaskFunction:
+    """The function as it is for rows without padding, free of traced tensors.
 
-    The only tensors there describe padding, and a captured graph is fed no padding.
+    Raises:
+        ModelError: E0308 if the mask reads anything else that the model computed.
     """
-    if not function.__closure__:
+    if not isinstance(function, types.FunctionType) or not function.__closure__:
         return function
-    cells = tuple(types.CellType(_concrete_value(c.cell_contents)) for c in function.__closure__)
+
+    def value(name: str, found: Any) -> Any:
+        if isinstance(found, FakeTensor):
+            if name not in _PADDING:
+                raise _refusal(f"the attention mask depends on the input (through {name!r})", place)
+            return torch.zeros(1, dtype=torch.long)
+        if isinstance(found, tuple | list):
+            return type(found)(value(name, item) for item in found)
+        return _concrete(found, place) if isinstance(found, types.FunctionType) else found
+
+    names, cells = function.__code__.co_freevars, function.__closure__
+    values = [value(name, cell.cell_contents) for name, cell in zip(names, cells, strict=True)]
     return types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        tuple(map(types.CellType, values)),
     )
 
 
-def _concrete_value(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return torch.zeros(1, dtype=torch.long)
-    if isinstance(value, types.FunctionType):
-        return _concrete(value)
-    if isinstance(value, tuple | list):
-        return type(value)(_concrete_value(item) for item in value)
-    return value
-
-
-def _hypothesis(observed: torch.Tensor, queries: torch.Tensor) -> MaskSpec | None:
-    if not bool(observed.any(dim=1).all()):
+def _hypothesis(
+    function: MaskFunction, queries: torch.Tensor, keys: torch.Tensor, place: str
+) -> MaskSpec | None:
+    """The one specification that the first and last visible keys of the rows leave possible."""
+    seen = [torch.nonzero(_row(function, query, keys, place)).flatten() for query in queries]
+    if not all(len(visible) for visible in seen):
         return None
-    last = observed.shape[1] - 1 - observed.flip(1).int().argmax(dim=1)
-    first = observed.int().argmax(dim=1)
+    first = torch.stack([visible[0] for visible in seen])
+    last = torch.stack([visible[-1] for visible in seen])
     causal = bool((last == queries).all())
-    if not causal and bool((last < observed.shape[1] - 1).any()):
-        return None
-    if bool((first == 0).all()):
-        return MaskSpec(causal)
-    distance = queries - first + 1
     late = first > 0
-    if len(torch.unique(distance[late])) == 1:
-        return MaskSpec(causal, window=int(distance[late][0]))
+    if not bool(late.any()):
+        return MaskSpec(causal)
+    distance = (queries - first + 1)[late]
+    if len(torch.unique(distance)) == 1:
+        return MaskSpec(causal, window=int(distance[0]))
     return MaskSpec(causal, chunk=int(first[late].min()))

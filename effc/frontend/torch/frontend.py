@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import fx
 
 from effc.diagnostics import ModelError
 from effc.frontend import capture
@@ -19,7 +20,6 @@ from effc.ir.program import InputSpec, ModelInfo, Program
 
 _IDS = ("input_ids", "ids", "tokens")
 _POSITIONS = ("position_ids", "positions")
-_EXAMPLE_BATCH = 2
 
 
 class TorchFrontend:
@@ -53,12 +53,13 @@ class TorchFrontend:
         """
         named = _named(source, example_inputs)
         _refuse_conversion(source, dtype)
-        training = source.training
+        modes = {part: part.training for part in source.modules()}
         shapes = dict(dynamic_shapes) if dynamic_shapes else _default_shapes(named)
         try:
             exported = capture.export(source.eval(), named, shapes, type(source).__name__)
         finally:
-            source.train(training)
+            for part, training in modes.items():
+                part.training = training
         return _program(source, exported, named, shapes)
 
 
@@ -92,10 +93,19 @@ def _named(module: torch.nn.Module, example: Any) -> dict[str, torch.Tensor]:
 
 
 def _at_least_two(value: torch.Tensor) -> torch.Tensor:
-    """Sizes of one would be taken for constants."""
-    if value.dim() > 0 and value.shape[0] == 1:
-        return value.repeat(_EXAMPLE_BATCH, *[1] * (value.dim() - 1))
-    return value
+    """A copy, for one tensor given twice would be taken for one input, with sizes above one.
+
+    Sizes of one would be taken for constants.
+    """
+    repeats = [1] * value.dim()
+    for d in (0, 1) if _is_integer(value) else (0,):
+        if d < value.dim() and value.shape[d] == 1:
+            repeats[d] = 2
+    return value.detach().repeat(repeats)
+
+
+def _is_integer(value: torch.Tensor) -> bool:
+    return not (value.dtype.is_floating_point or value.dtype.is_complex or value.dtype == torch.bool)
 
 
 def _refuse_conversion(module: torch.nn.Module, dtype: torch.dtype | None) -> None:
@@ -114,9 +124,8 @@ def _default_shapes(named: Mapping[str, torch.Tensor]) -> dict[str, dict[int, An
     tokens = torch.export.Dim("T", min=1)
     shapes: dict[str, dict[int, Any]] = {}
     for name, value in named.items():
-        integer = not value.dtype.is_floating_point and value.dtype != torch.bool
         dims: dict[int, Any] = {0: batch} if value.dim() else {}
-        if integer and value.dim() > 1:
+        if _is_integer(value) and value.dim() > 1:
             dims[1] = tokens
         shapes[name] = dims
     return shapes
@@ -141,8 +150,16 @@ def _program(
     captured = capture.to_stage(exported, "forward", specs, ("logits",) if decoder else outputs)
     dtypes = [p.dtype for p in module.parameters() if p.dtype.is_floating_point]
     dtype = dtypes[0] if dtypes else torch.float32
-    info = ModelInfo("module", type(module).__name__, dtype=dtype)
+    vocabulary = _last_size(captured.stage.output_node) if decoder else None
+    info = ModelInfo("module", type(module).__name__, vocabulary=vocabulary, dtype=dtype)
     return Program({"forward": captured.stage}, captured.weights, info)
+
+
+def _last_size(output: fx.Node) -> int | None:
+    """V of logits [B, T, V]."""
+    value = output.all_input_nodes[0].meta["val"]
+    size = value.shape[-1]
+    return size if isinstance(size, int) else None
 
 
 def _symbolic(value: torch.Tensor, dims: Mapping[int, Any]) -> tuple[int | str, ...]:

@@ -27,7 +27,7 @@ from examples.zoo.lm.model import build
 from examples.zoo.lm.ngram import KneserNey
 from examples.zoo.lm.syntax import Writer
 
-PROMPTS = 300
+PROMPTS = 200
 EXAMPLES = ("def fib(n):\n", "import os\n\nclass ", "for i in range(", "    def __init__(self")
 
 
