@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from effc.diagnostics import ExportError, GenerationError, TargetError
+from effc.diagnostics import ArtifactError, ExportError, GenerationError, TargetError
 from effc.ir.program import Program
 from effc.settings import settings
 
@@ -45,12 +45,8 @@ def optimize(
     """
     from effc.compiler import compile_model
 
-    done = compile_model(
-        model, spec, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
-    )
-    return CompiledModel(
-        done.program, done.report, done.lock, done.policy.text or None, tokenizer
-    )
+    done = compile_model(model, spec, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
+    return CompiledModel(done.program, done.report, done.lock, done.policy.text or None, tokenizer)
 
 
 def load(path: str | Path) -> CompiledModel:
@@ -62,9 +58,20 @@ def load(path: str | Path) -> CompiledModel:
     from effc.runtime.loader import load_program, read_document
 
     program = load_program(path)
-    report = json.loads(read_document(path, "report.json") or "{}")
-    lock = json.loads(read_document(path, "policy.lock") or "{}")
+    report, lock = _json_document(path, "report.json"), _json_document(path, "policy.lock")
     return CompiledModel(program, report, lock, read_document(path, "policy.toml"), None)
+
+
+def _json_document(path: str | Path, name: str) -> dict[str, Any]:
+    from effc.runtime.loader import read_document
+
+    try:
+        data = json.loads(read_document(path, name) or "{}")
+    except ValueError as error:
+        raise ArtifactError("E0603", f"{name} is no JSON ({error})", where=str(path)) from error
+    if not isinstance(data, dict):
+        raise ArtifactError("E0603", f"{name} holds no JSON object", where=str(path))
+    return data
 
 
 class CompiledModel:

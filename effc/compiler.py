@@ -1,24 +1,26 @@
 """The compiler: source and policy in, lowered program out.
 
-    source --frontend--> Program --canonical passes--> sites --policy--> plan
-           --transforming passes--> --lowering passes--> Compilation
+source --frontend--> Program --canonical passes--> sites --policy--> plan
+       --transforming passes--> --lowering passes--> Compilation
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 import effc.ops  # noqa: F401
-from effc.diagnostics import ModelError, PassError
+from effc.diagnostics import EffcError, ModelError, PassError
 from effc.ir.journal import Journal
 from effc.ir.manager import PassManager, Verdict
 from effc.ir.passbase import Pass, PassResult, read_bytes
+from effc.ir.printer import print_program
 from effc.ir.program import Program
 from effc.ir.sites import Site, find_sites
 from effc.passes import registry
@@ -200,15 +202,29 @@ def _manager(passes: Sequence[Pass]) -> PassManager:
 
 def _observe(p: Pass, program: Program, result: PassResult) -> None:
     log.info("pass %s: %s places, %.2f s", p.name, len(result.outcomes), result.seconds)
-    if settings().print in ("all", f"after:{p.name}"):
-        from effc.ir.printer import print_program
+    chosen = settings()
+    if chosen.print in ("all", f"after:{p.name}"):
+        sys.stderr.write(f"# after {p.name}\n{print_program(program)}\n")
+    if chosen.dump:
+        _dump(Path(chosen.dump), p.name, print_program(program))
 
-        log.warning("program after %s:\n%s", p.name, print_program(program))
+
+def _dump(folder: Path, name: str, text: str) -> None:
+    """Write one numbered program of `EFFC_DUMP`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(folder.glob("[0-9][0-9]-*.py")))
+        (folder / f"{number:02}-{name}.py").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EffcError(
+            "E0103",
+            f"the program cannot be dumped ({error})",
+            where=str(folder),
+            help="set EFFC_DUMP to a folder that can be written",
+        ) from error
 
 
 def _settle_context(program: Program, policy: Policy) -> None:
-    from dataclasses import replace
-
     context = policy.target.context or program.info.context
     if context is None and _is_decoder(program):
         context = DEFAULT_CONTEXT

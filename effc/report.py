@@ -80,7 +80,9 @@ def input_hashes(source: Any) -> dict[str, str]:
     """SHA-256 of the files that were compiled; empty for a model in memory."""
     if not isinstance(source, str | Path) or not Path(source).is_dir():
         return {}
-    files = sorted(p for p in Path(source).iterdir() if p.suffix in (".json", ".safetensors", ".bin"))
+    files = sorted(
+        p for p in Path(source).iterdir() if p.suffix in (".json", ".safetensors", ".bin")
+    )
     return {path.name: _sha256(path) for path in files if path.is_file()}
 
 

@@ -75,17 +75,19 @@ def _compile(stage: Stage, device: str, kernels: str) -> Callable[..., tuple[tor
     namespace: dict[str, Any] = {"torch": torch, "operator": operator}
 
     def callee(node: fx.Node) -> str:
-        name = f"call_{len(namespace)}" if node.target not in bound else bound[node.target]
         kernel = node.meta.get("kernel", REFERENCE)
-        if kernel != REFERENCE and kernels != "reference":
-            name = f"call_{len(namespace)}"
-            namespace[name] = resolve(_op_name(node), kernel, device)
-        else:
-            namespace[name] = node.target
-            bound[node.target] = name
-        return name
+        if kernels == "reference":
+            kernel = REFERENCE
+        key = (node.target, kernel)
+        if key not in bound:
+            # Two underscores: the printer gives no node such a name.
+            bound[key] = f"__call_{len(bound)}"
+            namespace[bound[key]] = (
+                node.target if kernel == REFERENCE else resolve(_op_name(node), kernel, device)
+            )
+        return bound[key]
 
-    bound: dict[Any, str] = {}
+    bound: dict[tuple[Any, str], str] = {}
     text = print_stage(stage, comments=False, release=True, callee=callee)
     exec(compile(text, f"<effc stage {stage.name}>", "exec"), namespace)  # noqa: S102
     return namespace[stage.name]

@@ -12,17 +12,22 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from effc.diagnostics import NoMatchError
+from effc.spec import conditions
 from effc.spec.schema import Rule
 
 
-class Site(Protocol):
-    """What the planner reads of a site; selectors read more."""
+class Site(conditions.Site, Protocol):
+    """What the planner reads of a site, besides what selectors read."""
 
-    kind: str
-    name: str
-    stage: str
-    node: str
-    weight: str | None
+    @property
+    def node(self) -> str:
+        """The graph node."""
+        ...
+
+    @property
+    def weight(self) -> str | None:
+        """The weight it reads; sites with the same weight share it."""
+        ...
 
 
 @dataclass(frozen=True)

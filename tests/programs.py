@@ -136,7 +136,8 @@ class Layer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (
-            part(x).unflatten(-1, (-1, Decoder.D)).transpose(1, 2) for part in (self.q, self.k, self.v)
+            part(x).unflatten(-1, (-1, Decoder.D)).transpose(1, 2)
+            for part in (self.q, self.k, self.v)
         )
         y = torch.ops.effc.attention(
             q, k, v, None, True, self.window, None, Decoder.D**-0.5, None, None

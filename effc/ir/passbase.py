@@ -150,7 +150,14 @@ def _fingerprint(program: Program) -> int:
 
 
 def _node_print(node: fx.Node) -> tuple[object, ...]:
-    return (node.name, node.op, node.target, str(node.args), str(node.kwargs), node.meta.get("kernel"))
+    return (
+        node.name,
+        node.op,
+        node.target,
+        str(node.args),
+        str(node.kwargs),
+        node.meta.get("kernel"),
+    )
 
 
 def read_bytes(program: Program) -> int:

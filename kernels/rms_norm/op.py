@@ -12,9 +12,7 @@ from effc.kernels.registry import define
 SCHEMA = "rms_norm(Tensor x, Tensor weight, float eps, bool round_first) -> Tensor"
 
 
-def reference(
-    x: torch.Tensor, weight: torch.Tensor, eps: float, round_first: bool
-) -> torch.Tensor:
+def reference(x: torch.Tensor, weight: torch.Tensor, eps: float, round_first: bool) -> torch.Tensor:
     """Normalize the last dimension, in fp32.
 
     Args:

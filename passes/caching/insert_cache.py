@@ -160,7 +160,10 @@ class _Insertion:
         causal, window, chunk, scale, softcap, sinks = node.args[4:10]
         group = self.group(window)  # type: ignore[arg-type]
         site = self.site(node, k, v, group)  # type: ignore[arg-type]
-        table, slots = self.placeholder(f"table_{group.name}"), self.placeholder(f"slots_{group.name}")
+        table, slots = (
+            self.placeholder(f"table_{group.name}"),
+            self.placeholder(f"slots_{group.name}"),
+        )
         index = self.placeholder(f"index_{group.name}") if group.indexed else None
         with self.rewriter.before(node):
             keys = self.write(site, "k", site.key_format, k, slots)  # type: ignore[arg-type]
@@ -226,9 +229,7 @@ class _Insertion:
         written = self.rewriter.call(
             torch.ops.effc.cache_write.default, planes, values, slots, format
         )
-        items = [
-            self.rewriter.call(operator.getitem, written, i) for i in range(len(planes))
-        ]
+        items = [self.rewriter.call(operator.getitem, written, i) for i in range(len(planes))]
         self.written |= {str(p.target): item for p, item in zip(planes, items, strict=True)}
         return items
 

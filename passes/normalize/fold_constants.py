@@ -28,7 +28,6 @@ from effc.ir.program import Program, Stage
 from effc.ir.rewriter import GraphRewriter
 from effc.ir.weights import Weight
 
-
 TRANSPOSES = (
     "aten.t.default",
     "aten.numpy_T.default",

@@ -22,9 +22,7 @@ from effc.ir.rewriter import GraphRewriter
 from effc.ir.rules import RewriteRule, RulePass
 
 _X = Cast(Var("x"))
-_MEAN = Call(
-    ("aten.mean.dim",), (Call(("aten.pow.Tensor_Scalar",), (_X, 2)), Const("dims"), True)
-)
+_MEAN = Call(("aten.mean.dim",), (Call(("aten.pow.Tensor_Scalar",), (_X, 2)), Const("dims"), True))
 _ROOT = Call(("aten.rsqrt.default",), (Call(("aten.add.Tensor",), (_MEAN, Const("eps"))),))
 _NORMAL = Call(("aten.mul.Tensor",), (_X, _ROOT), commutative=True, name="normal")
 
@@ -33,9 +31,7 @@ class RaiseRmsNorm(RewriteRule):
     """weight * round(normal), or round(weight * normal)."""
 
     name = "raise-rms-norm"
-    patterns = (
-        Call(("aten.mul.Tensor",), (Cast(_NORMAL), Cast(Var("weight"))), commutative=True),
-    )
+    patterns = (Call(("aten.mul.Tensor",), (Cast(_NORMAL), Cast(Var("weight"))), commutative=True),)
 
     def check(self, found: Match, root: fx.Node) -> str:
         """The last dimension, a weight vector, and one of the two ways to round."""

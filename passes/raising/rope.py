@@ -29,7 +29,9 @@ def _slice(start: str, stop: str, *step: Any) -> Call:
     return Call(("aten.slice.Tensor",), args)
 
 
-_SECOND_FIRST = ListOf((Call(("aten.neg.default",), (_slice("mid", "end"),)), _slice("zero", "half")))
+_SECOND_FIRST = ListOf(
+    (Call(("aten.neg.default",), (_slice("mid", "end"),)), _slice("zero", "half"))
+)
 _HALF_TURN = Call(("aten.cat.default",), (_SECOND_FIRST, Const("dim")))
 _ODD_EVEN = ListOf(
     (Call(("aten.neg.default",), (_slice("odd", "end", 2),)), _slice("even", "last", 2))

@@ -50,7 +50,9 @@ class Answer:
         return ""
 
 
-def prompts(vocabulary: int, lengths: Sequence[int] = PROMPT_LENGTHS, seed: int = 1) -> list[Tensor]:
+def prompts(
+    vocabulary: int, lengths: Sequence[int] = PROMPT_LENGTHS, seed: int = 1
+) -> list[Tensor]:
     """Random prompts [T] that avoid the first few ids, which tend to be special."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(5, vocabulary, (n,), generator=generator) for n in lengths]

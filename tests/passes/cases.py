@@ -275,9 +275,7 @@ CASES: tuple[PassCase, ...] = (
     PassCase(
         "effc.passes.raising.attention:RaiseAttention",
         RaiseAttention,
-        **_module(
-            Attentions, q=values(2, 4, 5, 8), k=values(2, 2, 5, 8), mask=values(5, 5) > 0
-        ),
+        **_module(Attentions, q=values(2, 4, 5, 8), k=values(2, 2, 5, 8), mask=values(5, 5) > 0),
         applied=2,
     ),
     PassCase(
@@ -312,9 +310,7 @@ CASES: tuple[PassCase, ...] = (
         _named(ids=IDS[0], positions=IDS[1]),
         applied=3,
     ),
-    PassCase(
-        "effc.passes.lowering.bufferize:Bufferize", Bufferize, _cached, _decode, applied=4
-    ),
+    PassCase("effc.passes.lowering.bufferize:Bufferize", Bufferize, _cached, _decode, applied=4),
     PassCase(
         "effc.passes.lowering.select_kernels:SelectKernels",
         SelectKernels,

@@ -114,9 +114,9 @@ def read_config(folder: Path) -> Any:
         raw = json.loads(path.read_text(encoding="utf-8"))
         model_type = raw.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError("E0301", f"config.json is no JSON object ({error})", where=str(path)) from (
-            error
-        )
+        raise ModelError(
+            "E0301", f"config.json is no JSON object ({error})", where=str(path)
+        ) from (error)
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import is_fake
 from torch.utils._python_dispatch import _disable_current_modes
 
 from effc.diagnostics import ModelError
@@ -71,7 +71,9 @@ def probe(function: MaskFunction, length: int, place: str) -> MaskSpec:
             for query in queries
         )
     if spec is None or not same:
-        raise _refusal("the model's attention mask is neither causal, full, sliding nor chunked", place)
+        raise _refusal(
+            "the model's attention mask is neither causal, full, sliding nor chunked", place
+        )
     return spec
 
 
@@ -108,7 +110,7 @@ def _concrete(function: MaskFunction, place: str) -> MaskFunction:
         return function
 
     def value(name: str, found: Any) -> Any:
-        if isinstance(found, FakeTensor):
+        if is_fake(found):
             if name not in _PADDING:
                 raise _refusal(f"the attention mask depends on the input (through {name!r})", place)
             return torch.zeros(1, dtype=torch.long)
@@ -131,11 +133,13 @@ def _hypothesis(
     function: MaskFunction, queries: torch.Tensor, keys: torch.Tensor, place: str
 ) -> MaskSpec | None:
     """The one specification that the first and last visible keys of the rows leave possible."""
-    seen = [torch.nonzero(_row(function, query, keys, place)).flatten() for query in queries]
-    if not all(len(visible) for visible in seen):
-        return None
-    first = torch.stack([visible[0] for visible in seen])
-    last = torch.stack([visible[-1] for visible in seen])
+    ends = []
+    for query in queries:
+        visible = torch.nonzero(_row(function, query, keys, place)).flatten()
+        if not len(visible):
+            return None
+        ends.append((int(visible[0]), int(visible[-1])))
+    first, last = torch.tensor(ends).unbind(1)
     causal = bool((last == queries).all())
     late = first > 0
     if not bool(late.any()):

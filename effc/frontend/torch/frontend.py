@@ -105,7 +105,9 @@ def _at_least_two(value: torch.Tensor) -> torch.Tensor:
 
 
 def _is_integer(value: torch.Tensor) -> bool:
-    return not (value.dtype.is_floating_point or value.dtype.is_complex or value.dtype == torch.bool)
+    return not (
+        value.dtype.is_floating_point or value.dtype.is_complex or value.dtype == torch.bool
+    )
 
 
 def _refuse_conversion(module: torch.nn.Module, dtype: torch.dtype | None) -> None:

@@ -1,0 +1,160 @@
+"""The mask prober reads transformers' own mask functions, and refuses what it cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers.masking_utils import (
+    and_masks,
+    bidirectional_mask_function,
+    blockwise_overlay,
+    causal_mask_function,
+    chunked_causal_mask_function,
+    chunked_overlay,
+    or_masks,
+    padding_mask_function,
+    sliding_window_bidirectional_mask_function,
+    sliding_window_causal_mask_function,
+    sliding_window_overlay,
+)
+
+from effc.diagnostics import ModelError
+from effc.frontend.huggingface.masks import MaskSpec, probe
+
+LENGTH = 2 * 300 + 3
+Mask = Callable[[Any, Any, Any, Any], Any]
+
+
+def _none(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return (key < 0) & (query < 0)
+
+
+def _no_padding() -> torch.Tensor:
+    return torch.zeros(1, dtype=torch.long)
+
+
+def test_a_causal_mask_is_causal() -> None:
+    assert probe(causal_mask_function, LENGTH, "here") == MaskSpec(causal=True)
+
+
+def test_a_bidirectional_mask_is_full() -> None:
+    assert probe(bidirectional_mask_function, LENGTH, "here") == MaskSpec(causal=False)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 24, 63, 64, 65, 299, 300])
+def test_the_width_of_a_window_is_found(window: int) -> None:
+    mask = sliding_window_causal_mask_function(window)
+    assert probe(mask, LENGTH, "here") == MaskSpec(causal=True, window=window)
+
+
+@pytest.mark.parametrize("chunk", [2, 3, 8, 63, 64, 65, 300])
+def test_the_length_of_chunks_is_found(chunk: int) -> None:
+    mask = chunked_causal_mask_function(chunk, _no_padding())
+    assert probe(mask, LENGTH, "here") == MaskSpec(causal=True, chunk=chunk)
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (and_masks(causal_mask_function, sliding_window_overlay(9)), MaskSpec(True, window=9)),
+        (
+            and_masks(sliding_window_overlay(30), sliding_window_causal_mask_function(9)),
+            MaskSpec(True, window=9),
+        ),
+        (and_masks(causal_mask_function, bidirectional_mask_function), MaskSpec(True)),
+        (or_masks(causal_mask_function, sliding_window_causal_mask_function(9)), MaskSpec(True)),
+        (or_masks(causal_mask_function, bidirectional_mask_function), MaskSpec(False)),
+        (or_masks(causal_mask_function, _none), MaskSpec(True)),
+    ],
+)
+def test_combinations_mean_what_they_say(mask: Mask, expected: MaskSpec) -> None:
+    assert probe(mask, LENGTH, "here") == expected
+
+
+def _every_third(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return (key <= query) & (key % 3 == query % 3)
+
+
+def _dilated_after_500(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return (key <= query) & ((key < 500) | (key % 2 == 0) | (key == query))
+
+
+def _strictly_before(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return key < query
+
+
+def _growing_window(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return (key <= query) & (key >= query // 2)
+
+
+def _prefix(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return (key <= query) | (key < 4)
+
+
+def _sinks_and_window(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return (key <= query) & ((query - key < 9) | (key < 4))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        _none,
+        _every_third,
+        _dilated_after_500,
+        _strictly_before,
+        _growing_window,
+        _prefix,
+        _sinks_and_window,
+        sliding_window_overlay(9),
+        sliding_window_bidirectional_mask_function(9),
+        chunked_overlay(8, _no_padding()),
+        and_masks(chunked_causal_mask_function(8, _no_padding()), sliding_window_overlay(3)),
+        or_masks(sliding_window_causal_mask_function(9), chunked_overlay(8, _no_padding())),
+        chunked_causal_mask_function(8, torch.tensor([3])),
+        padding_mask_function(torch.arange(LENGTH)[None] % 7 > 0),
+    ],
+)
+def test_other_masks_are_refused(mask: Mask) -> None:
+    with pytest.raises(ModelError, match="neither causal, full, sliding nor chunked") as caught:
+        probe(mask, LENGTH, "here")
+    assert caught.value.code == "E0308"
+
+
+def test_a_mask_that_cannot_be_evaluated_is_refused() -> None:
+    mask = and_masks(causal_mask_function, blockwise_overlay(torch.zeros(1, 5, dtype=torch.long)))
+    with pytest.raises(ModelError, match="cannot be evaluated"):
+        probe(mask, LENGTH, "here")
+
+
+class _Masked(torch.nn.Module):
+    """Probes, while it is traced, a mask that closes over something traced."""
+
+    def __init__(self, make: Callable[[torch.Tensor], Mask]) -> None:
+        super().__init__()
+        self.make = make
+        self.found: MaskSpec | None = None
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        self.found = probe(self.make((ids * 0).sum(dim=1)), LENGTH, "here")
+        return ids + 1
+
+
+def _trace(module: torch.nn.Module) -> None:
+    sizes = {"ids": {0: torch.export.Dim("B"), 1: torch.export.Dim("T")}}
+    example = torch.zeros(2, 7, dtype=torch.long)
+    torch.export.export(module, (), {"ids": example}, dynamic_shapes=sizes, strict=False)
+
+
+def test_traced_padding_counts_as_none() -> None:
+    module = _Masked(lambda traced: chunked_causal_mask_function(8, traced))
+    _trace(module)
+    assert module.found == MaskSpec(causal=True, chunk=8)
+
+
+def test_a_mask_that_depends_on_the_input_is_refused() -> None:
+    module = _Masked(lambda traced: and_masks(causal_mask_function, padding_mask_function(traced)))
+    with pytest.raises(ModelError, match="depends on the input \\(through 'padding_mask'\\)"):
+        _trace(module)
