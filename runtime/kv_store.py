@@ -20,7 +20,7 @@ from effc.diagnostics import InternalError
 from effc.ir.program import CacheSite, Program, RetentionGroup
 from effc.kernels.paged.formats import PageFormat, page_format
 from effc.runtime.page_table import PageTable
-from effc.runtime.schedule import evicted_groups
+from effc.runtime.schedule import evictions, room
 
 
 @dataclass
@@ -62,7 +62,7 @@ class PagedStore:
     ) -> None:
         self._program = program
         self._device = torch.device(device)
-        self._evicted = tuple(group.name for group in evicted_groups(program))
+        self._evictions = evictions(program)
         self.lengths = [0] * batch
         self._pending: list[int] | None = None
         self._written = self._rolled_back = 0
@@ -92,6 +92,12 @@ class PagedStore:
         """
         if self._pending is not None:
             raise InternalError("E0901", "tokens were reserved twice without a commit between")
+        for length, new in zip(self.lengths, new_lens, strict=True):
+            if new > (most := self.room(length) or new):
+                raise InternalError(
+                    "E0901",
+                    f"{new} tokens after {length} reach past scheduled work; at most {most}",
+                )
         self._pending = list(new_lens)
         self._written += sum(new_lens)
         state = {"lengths": torch.tensor(self.lengths, dtype=torch.int64, device=self._device)}
@@ -119,9 +125,14 @@ class PagedStore:
             self._forget(row, end)
             self._rolled_back += new - taken
         self._pending = None
-        for name in self._evicted:
+        for eviction in self._evictions:
             for row, length in enumerate(self.lengths):
-                self._tables[name].evict(row, length)
+                if eviction.due(length):
+                    self._tables[eviction.group.name].evict(row, length)
+
+    def room(self, length: int) -> int | None:
+        """How many tokens a call may add to a sequence of `length`; None: any number."""
+        return room(self._evictions, length)
 
     def truncate(self, lengths: list[int]) -> None:
         """Forget confirmed tokens: sequence b keeps its first `lengths[b]`.
@@ -133,11 +144,9 @@ class PagedStore:
             before = self.lengths[row]
             if not 0 <= length <= before:
                 raise InternalError("E0901", f"{before} tokens cannot be cut to {length}")
-            for name in self._evicted:
-                window, first = (
-                    self._program.group(name).window,
-                    self._tables[name].first_token(row),
-                )
+            for eviction in self._evictions:
+                name, window = eviction.group.name, eviction.group.window
+                first = self._tables[name].first_token(row)
                 if window is not None and length < before and first > max(0, length - window + 1):
                     raise InternalError(
                         "E0901",
@@ -192,10 +201,11 @@ class PagedStore:
     def _pages_each(self, group: RetentionGroup, capacity: int, step: int) -> int:
         """Pages per sequence and head group."""
         P = self._program.page_size
-        if group.name in self._evicted and group.window is not None:
+        found = next((e for e in self._evictions if e.group == group), None)
+        if found is not None and group.window is not None:
             # After eviction at most window - 1 tokens are visible, and they start anywhere in
-            # the first page; a call adds `step`.
-            capacity = min(capacity, group.window - 1 + P - 1 + step)
+            # the first page; until the next one calls add `step`, or `every` in all.
+            capacity = min(capacity, group.window - 1 + P - 1 + (found.every or step))
         return -(-capacity // P)
 
     def _site_pools(self, site: CacheSite) -> dict[str, Tensor]:

@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from effc.diagnostics import GenerationError
 from effc.ir.program import Program, RetentionGroup, ScheduleEntry
 
 
-def evicted_groups(program: Program) -> tuple[RetentionGroup, ...]:
-    """The retention groups whose old tokens are dropped after each step.
+@dataclass(frozen=True)
+class Eviction:
+    """Dropping the pages of a group that lie wholly before its window.
+
+    Attributes:
+        group: indexed, with a window.
+        every: act when the confirmed length is a multiple of this; None acts after each step,
+            which is right only where attention could not see the dropped tokens anyway.
+    """
+
+    group: RetentionGroup
+    every: int | None = None
+
+    def due(self, length: int) -> bool:
+        """Whether to act on a sequence of `length` confirmed tokens."""
+        return self.every is None or length % self.every == 0
+
+
+def evictions(program: Program) -> tuple[Eviction, ...]:
+    """The evictions of a schedule.
 
     Raises:
         GenerationError: E0704, the schedule asks for work that this engine does not know.
     """
-    return tuple(_evicted_group(program, entry) for entry in program.schedule)
+    return tuple(_eviction(program, entry) for entry in program.schedule)
 
 
-def _evicted_group(program: Program, entry: ScheduleEntry) -> RetentionGroup:
-    if (entry.when, entry.action) != ("each_step", "evict_window"):
+def room(scheduled: Sequence[Eviction], length: int) -> int | None:
+    """How many tokens may follow `length` confirmed ones before work is due; None: any number.
+
+    Work happens at fixed token counts, or the same text would be treated differently when it
+    comes one token at a time and when it comes as a draft. So no step may reach past a count.
+    """
+    counts = [e.every - length % e.every for e in scheduled if e.every is not None]
+    return min(counts, default=None)
+
+
+def _eviction(program: Program, entry: ScheduleEntry) -> Eviction:
+    every = entry.arguments.get("tokens")
+    known = (entry.when == "each_step" and every is None) or (
+        entry.when == "every" and isinstance(every, int) and every > 0
+    )
+    if entry.action != "evict_window" or not known:
         raise GenerationError(
             "E0704",
             f"the schedule asks for {entry.action!r} {entry.when!r}, which this engine does not "
-            "know; it knows 'evict_window' 'each_step'",
+            "know; it knows 'evict_window', 'each_step' or 'every' so many tokens",
             where=program.info.source,
             help="run it with the version of effc that compiled it",
         )
@@ -33,4 +68,4 @@ def _evicted_group(program: Program, entry: ScheduleEntry) -> RetentionGroup:
             where=program.info.source,
             help="groups: " + (", ".join(g.name for g in program.groups) or "none"),
         )
-    return group
+    return Eviction(group, every if entry.when == "every" else None)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from effc.ir.program import Program
 from effc.runtime.kv_store import PagedStore
-from effc.runtime.schedule import evicted_groups
+from effc.runtime.schedule import evictions
 
 STAGE = "decode"
 PREFILL_CHUNK = 512
@@ -101,8 +101,7 @@ class Session:
     def advance(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Feed and confirm tokens `[B]`; the logits `[B, V]` after the last of each sequence.
 
-        Long prompts go in chunks that are aligned at their ends, so that the last call holds the
-        last token of every sequence.
+        Long prompts go in pieces; the last call holds the last token of every sequence.
         """
         *early, last = self._chunks(tokens)
         for part in early:
@@ -128,14 +127,20 @@ class Session:
             self.store.keep_rows(rows)
 
     def _chunks(self, tokens: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
-        longest = max(len(row) for row in tokens)
-        parts = []
-        for rest in range((longest - 1) // self._chunk * self._chunk, -1, -self._chunk):
-            ends = [max(0, len(row) - rest) for row in tokens]
-            parts.append(
-                [row[max(0, e - self._chunk) : e] for row, e in zip(tokens, ends, strict=True)]
-            )
-        return parts
+        """Steps that feed `tokens`; sequences with fewer pieces join later."""
+        pieces = [self._pieces(row, new) for row, new in enumerate(tokens)]
+        depth = max(map(len, pieces))
+        padded: list[list[Sequence[int]]] = [[()] * (depth - len(p)) + p for p in pieces]
+        return [list(step) for step in zip(*padded, strict=True)]
+
+    def _pieces(self, row: int, new: Sequence[int]) -> list[Sequence[int]]:
+        """The tokens of one sequence, cut to chunks and where scheduled work is due."""
+        length, start, pieces = self.store.lengths[row], 0, []
+        while start < len(new):
+            size = min(self._chunk, self.store.room(length + start) or self._chunk)
+            pieces.append(new[start : start + size])
+            start += size
+        return pieces
 
 
 def prefill_chunk(program: Program) -> int:
@@ -144,5 +149,5 @@ def prefill_chunk(program: Program) -> int:
     A group that evicts by window holds its window and one chunk: a chunk no longer than the
     window at most doubles it.
     """
-    windows = [group.window for group in evicted_groups(program) if group.window is not None]
+    windows = [e.group.window for e in evictions(program) if e.group.window is not None]
     return max(program.page_size, min([PREFILL_CHUNK, *windows]))

@@ -84,7 +84,7 @@ class PassManager:
         """Run all passes in order and return one verdict per pass."""
         verdicts = []
         ordered = order(self.passes)
-        for p, following in zip(ordered, [*ordered[1:], None], strict=True):
+        for p, following in zip(ordered, [*ordered, None][1:], strict=True):
             result = p(program, journal)
             stage_ends = following is None or following.stage != p.stage
             if self.check > 1 or (self.check and stage_ends):

@@ -92,7 +92,7 @@ class Match:
         return self.bound[name]
 
 
-_CASTS = ("aten.to.dtype", "aten._to_copy.default", "aten.type_as.default", "aten.to.device")
+CASTS = ("aten.to.dtype", "aten._to_copy.default", "aten.type_as.default", "aten.to.device")
 
 
 def match(pattern: Any, root: fx.Node) -> Match:
@@ -143,7 +143,7 @@ def _leaf(pattern: Any, value: Any, bound: dict[str, Any], depth: int) -> Any:
 
 
 def _cast(pattern: Cast, value: Any, bound: dict[str, Any], depth: int) -> Any:
-    while isinstance(value, fx.Node) and op_name(value) in _CASTS:
+    while isinstance(value, fx.Node) and op_name(value) in CASTS:
         value = value.args[0]
     yield from _attempts(pattern.inner, value, bound, depth)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -117,25 +116,15 @@ class GraphRewriter:
         self.program.weights.set(name, weight)
         self._record("weight", name, weight.origin)
 
-    def add_input(self, spec: InputSpec, value: Any, before: fx.Node | None = None) -> fx.Node:
+    def add_input(self, spec: InputSpec, value: Any) -> fx.Node:
         """Append an input to the stage; `value` is its fake value."""
-        anchor = before or next(n for n in self.graph.nodes if n.op != "placeholder")
-        with self.graph.inserting_before(anchor):
+        last = [node for node in self.graph.nodes if node.op == "placeholder"][-1]
+        with self.graph.inserting_after(last):
             node = self.graph.placeholder(spec.name)
         node.meta["val"] = value
         self.stage.inputs = (*self.stage.inputs, spec)
         self._record("input", spec.name)
         return node
-
-    def rename_input(self, old: str, new: str) -> None:
-        """Give an input another name."""
-        node = self.stage.placeholder(old)
-        node.target = new
-        node._rename(new)
-        self.stage.inputs = tuple(
-            replace(spec, name=new) if spec.name == old else spec for spec in self.stage.inputs
-        )
-        self._record("input", new, f"was {old}")
 
     def add_output(self, name: str, node: fx.Node) -> None:
         """Append a result to the stage."""

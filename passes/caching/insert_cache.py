@@ -277,7 +277,7 @@ class _Insertion:
             with self.mode:
                 value = torch.empty(sizes, dtype=dtype)
         spec = InputSpec(name, dtype, shape, role, optional)
-        return self.rewriter.add_input(spec, value, self.first)
+        return self.rewriter.add_input(spec, value)
 
     def placeholder(self, name: str) -> fx.Node:
         return self.stage.placeholder(name)

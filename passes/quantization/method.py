@@ -6,31 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from effc.diagnostics import PolicyError
-from effc.spec.options import OptionError, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from effc.kernels.packing.group_affine import GroupAffine, PlaneSpecs
-
-
-class WrongOption(OptionError, PolicyError):
-    """E0205: an option holds a value that its method does not take.
-
-    A policy's reader adds the place in the file; from Python it is the refusal itself.
-
-    Args:
-        method: the name of the method.
-        option: the name of the field.
-        expected: what it takes, as the end of "option ... takes".
-        found: the value.
-    """
-
-    def __init__(self, method: str, option: str, expected: str, found: object) -> None:
-        OptionError.__init__(self, option, expected, found)
-        message = f'option {option!r} of method "{method}" takes {expected}, found {shown(found)}'
-        PolicyError.__init__(self, "E0205", message)
 
 
 class QuantizationMethod(ABC):

@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from effc.passes.quantization.method import QuantizationMethod, WrongOption
+from effc.passes.quantization.method import QuantizationMethod
+from effc.spec.options import OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,14 +48,14 @@ class Rtn(QuantizationMethod):
     def __post_init__(self) -> None:
         # Types are checked exactly: True is not 1, and 4.0 is not 4.
         if type(self.bits) is not int or self.bits not in (8, 4):
-            raise WrongOption(self.name, "bits", "8 or 4", self.bits)
+            raise OptionError("bits", "8 or 4", self.bits)
         if self.group != "row" and not _is_group(self.group):
             expected = f'a power of two >= {MIN_GROUP}, or "row"'
-            raise WrongOption(self.name, "group", expected, self.group)
+            raise OptionError("group", expected, self.group)
         if type(self.symmetric) is not bool:
-            raise WrongOption(self.name, "symmetric", "true or false", self.symmetric)
+            raise OptionError("symmetric", "true or false", self.symmetric)
         if self.activations not in ("source", "int8", None):
-            raise WrongOption(self.name, "activations", '"source" or "int8"', self.activations)
+            raise OptionError("activations", '"source" or "int8"', self.activations)
 
     def layout(self) -> GroupAffine:
         """Groups with a scale and, unless symmetric, a zero point."""

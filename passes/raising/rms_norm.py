@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from effc.ir.passbase import PassStage
-from effc.ir.pattern import _CASTS, Call, Cast, Const, Match, Var, op_name
+from effc.ir.pattern import CASTS, Call, Cast, Const, Match, Var, op_name
 from effc.ir.rewriter import GraphRewriter
 from effc.ir.rules import RewriteRule, RulePass
 
@@ -25,13 +25,16 @@ _X = Cast(Var("x"))
 _MEAN = Call(("aten.mean.dim",), (Call(("aten.pow.Tensor_Scalar",), (_X, 2)), Const("dims"), True))
 _ROOT = Call(("aten.rsqrt.default",), (Call(("aten.add.Tensor",), (_MEAN, Const("eps"))),))
 _NORMAL = Call(("aten.mul.Tensor",), (_X, _ROOT), commutative=True, name="normal")
+_PRODUCT = Call(
+    ("aten.mul.Tensor",), (Cast(_NORMAL), Cast(Var("weight"))), commutative=True, name="product"
+)
 
 
 class RaiseRmsNorm(RewriteRule):
     """weight * round(normal), or round(weight * normal)."""
 
     name = "raise-rms-norm"
-    patterns = (Call(("aten.mul.Tensor",), (Cast(_NORMAL), Cast(Var("weight"))), commutative=True),)
+    patterns = (Call(CASTS, (_PRODUCT,), keywords=("dtype",)), _PRODUCT)
 
     def check(self, found: Match, root: fx.Node) -> str:
         """The last dimension, a weight vector, and one of the two ways to round."""
@@ -56,17 +59,25 @@ class RaiseRmsNorm(RewriteRule):
 
 def _rounding(found: Match, root: fx.Node) -> tuple[bool, str]:
     """Whether the normalized value is rounded before the weight; a reason if neither way fits."""
-    wide, narrow = root.meta["val"].dtype, found["x"].meta["val"].dtype
-    factor = next(a for a in root.args if isinstance(a, fx.Node) and _strip(a) is found["normal"])
-    if factor.meta["val"].dtype == narrow:
-        return True, ""
-    if wide == narrow:
-        return False, ""
-    return False, f"the result stays in {wide} although the input is {narrow}"
+    product, narrow = found["product"], found["x"].meta["val"].dtype
+    result, factor = root.meta["val"].dtype, _factor(found)
+    if root is not product:
+        once = factor == product.meta["val"].dtype == torch.float32 and result == narrow
+        return False, "" if once else "the product is rounded on the way"
+    if factor != narrow:
+        return True, f"the result stays in {result} although the input is {narrow}"
+    fits = result == torch.promote_types(narrow, found["weight"].meta["val"].dtype)
+    return True, "" if fits else "the weight is rounded before it multiplies"
+
+
+def _factor(found: Match) -> torch.dtype:
+    """The type in which the normalized value meets the weight."""
+    args = (a for a in found["product"].args if isinstance(a, fx.Node))
+    return next(a.meta["val"].dtype for a in args if _strip(a) is found["normal"])
 
 
 def _strip(node: fx.Node) -> fx.Node:
-    while op_name(node) in _CASTS:
+    while op_name(node) in CASTS:
         node = node.args[0]  # type: ignore[assignment]
     return node
 

@@ -74,8 +74,11 @@ def enliven(model: Any, spread: float = 0.2) -> Any:
             head would else find the last token again and again.
     """
     tables = {m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    corrections = [b for name, b in model.named_buffers() if name.endswith("bias")]
     with torch.no_grad():
-        for parameter in dict.fromkeys(model.parameters()):
+        for parameter in dict.fromkeys([*model.parameters(), *corrections]):
+            if not parameter.is_floating_point():
+                continue
             if parameter.dim() >= 2:
                 parameter.normal_(std=spread / 4 if parameter in tables else spread)
             else:

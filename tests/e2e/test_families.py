@@ -14,9 +14,6 @@ from effc.api import CompiledModel
 from tests.e2e import oracle
 from tests.e2e.families import FAMILIES, VOCABULARY, Family
 
-# Of the largest logit.
-TOLERANCE = 1e-4
-
 
 @dataclass(frozen=True)
 class Case:
@@ -56,8 +53,7 @@ def test_the_comparison_can_fail(case: Case) -> None:
 def test_logits_are_those_of_the_original(case: Case) -> None:
     for answer in case.answers:
         logits = case.compiled(answer.tokens[None]).logits[0]
-        largest = float(answer.logits.abs().max())
-        assert float((logits - answer.logits).abs().max()) <= TOLERANCE * largest
+        assert float((logits - answer.logits).abs().max()) <= answer.tolerance
 
 
 def test_a_prompt_alone_is_continued_as_by_the_original(case: Case) -> None:

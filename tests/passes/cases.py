@@ -230,8 +230,9 @@ def _named(**inputs: Tensor) -> Callable[[], Inputs]:
 
 
 def _module(module: Callable[[], nn.Module], **inputs: Tensor) -> dict[str, Any]:
-    shapes = {name: {} for name in inputs}
-    shapes[next(iter(inputs))] = {0: torch.export.Dim("B", min=1)}
+    batch = next(iter(inputs.values())).shape[0]
+    dim = torch.export.Dim("B", min=1)
+    shapes = {name: {0: dim} if len(x) == batch else {} for name, x in inputs.items()}
     return {
         "program": lambda: capture(module(), *inputs.values(), dynamic_shapes=shapes),
         "inputs": _named(**inputs),
@@ -257,7 +258,7 @@ CASES: tuple[PassCase, ...] = (
         "effc.passes.normalize.fold_constants:FoldConstants",
         FoldConstants,
         **_module(Constants, x=values(3, 4)),
-        applied=3,
+        applied=4,
     ),
     PassCase(
         "effc.passes.normalize.dead_code:RemoveDeadCode",

@@ -117,11 +117,11 @@ def test_copy_of_the_program_is_untouched(case: PassCase) -> None:
 @EVERY_PASS
 def test_printed_text_computes_the_same_bits(case: PassCase) -> None:
     program = case.program()
-    for _ in ("before", "after"):
+    for passes in ([case.make()], []):
         stage = next(iter(program.stages))
         inputs = _inputs(case, program)
         assert same_bits(run_text(program, stage, inputs), run(program, stage, inputs))
-        run_passes(program, *([case.make()] if _ == "before" else []))
+        run_passes(program, *passes)
 
 
 @EVERY_PASS

@@ -8,7 +8,7 @@ allows one.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -51,10 +51,11 @@ class TorchFrontend:
         Raises:
             ModelError: E0306 when there is no example or the capture fails.
         """
-        named = _named(source, example_inputs)
+        given = _named(source, example_inputs)
         _refuse_conversion(source, dtype)
         modes = {part: part.training for part in source.modules()}
-        shapes = dict(dynamic_shapes) if dynamic_shapes else _default_shapes(named)
+        shapes = dict(dynamic_shapes) if dynamic_shapes else _default_shapes(given)
+        named = {name: _example(value, shapes.get(name)) for name, value in given.items()}
         try:
             exported = capture.export(source.eval(), named, shapes, type(source).__name__)
         finally:
@@ -89,19 +90,24 @@ def _named(module: torch.nn.Module, example: Any) -> dict[str, torch.Tensor]:
                 where=place,
                 help="wrap the module so that it takes tensors only",
             )
-    return {name: _at_least_two(value) for name, value in named.items()}
+    return named
 
 
-def _at_least_two(value: torch.Tensor) -> torch.Tensor:
-    """A copy, for one tensor given twice would be taken for one input, with sizes above one.
+def _example(value: torch.Tensor, dims: Any) -> torch.Tensor:
+    """A copy whose dynamic sizes are above one.
 
-    Sizes of one would be taken for constants.
+    Sizes of one would be taken for constants, and one tensor given twice for one input.
     """
-    repeats = [1] * value.dim()
-    for d in (0, 1) if _is_integer(value) else (0,):
-        if d < value.dim() and value.shape[d] == 1:
-            repeats[d] = 2
-    return value.detach().repeat(repeats)
+    dynamic = {d for d, size in _items(dims) if size is not None}
+    small = [d in dynamic and size == 1 for d, size in enumerate(value.shape)]
+    return value.detach().repeat([2 if few else 1 for few in small])
+
+
+def _items(dims: Any) -> Iterable[tuple[int, Any]]:
+    """Dimension -> symbol, in either of the forms that torch.export takes."""
+    if isinstance(dims, Mapping):
+        return dims.items()
+    return enumerate(dims or ())
 
 
 def _is_integer(value: torch.Tensor) -> bool:
@@ -146,7 +152,7 @@ def _program(
     decoder = len(names) == 2 and ids and positions and outputs == ("output",)
     renamed = {ids: "ids", positions: "positions"} if decoder else {}
     specs = tuple(
-        InputSpec(renamed.get(n, n), v.dtype, _symbolic(v, shapes.get(n) or {}))
+        InputSpec(renamed.get(n, n), v.dtype, _symbolic(v, shapes.get(n)))
         for n, v in named.items()
     )
     captured = capture.to_stage(exported, "forward", specs, ("logits",) if decoder else outputs)
@@ -164,11 +170,9 @@ def _last_size(output: fx.Node) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _symbolic(value: torch.Tensor, dims: Mapping[int, Any]) -> tuple[int | str, ...]:
-    return tuple(
-        getattr(dims[d], "__name__", f"d{d}") if d in dims else int(size)
-        for d, size in enumerate(value.shape)
-    )
+def _symbolic(value: torch.Tensor, dims: Any) -> tuple[int | str, ...]:
+    named = {d: getattr(size, "__name__", f"d{d}") for d, size in _items(dims) if size is not None}
+    return tuple(named.get(d, int(size)) for d, size in enumerate(value.shape))
 
 
 def _output_names(exported: torch.export.ExportedProgram) -> tuple[str, ...]:

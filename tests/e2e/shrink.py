@@ -1,0 +1,111 @@
+"""A tiny configuration of any class: the same structure, small sizes.
+
+Fields are recognized by name. Lists with one entry per layer are cut so that every kind of layer
+stays; nested configurations are shrunk too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.e2e.families import VOCABULARY
+
+CONTEXT = 256
+MIN_LAYERS, MAX_LAYERS = 3, 6
+
+_SIZES: dict[int, str] = {
+    VOCABULARY: "vocab_size vocab_size_per_layer_input padded_vocab_size",
+    64: """hidden_size n_embd d_model dim word_embed_proj_dim embedding_size lru_width
+        attention_hidden_size decoder_hidden_size projection_dim emb_dim""",
+    96: """intermediate_size ffn_dim n_inner d_ff ffn_hidden_size encoder_ffn_dim
+        decoder_ffn_dim dense_intermediate_size dim_ff feed_forward_size block_ff_dim
+        intermediate_size_mlp""",
+    48: """moe_intermediate_size shared_expert_intermediate_size expert_ffn_hidden_size
+        shared_intermediate_size moe_shared_expert_intermediate_size moe_shared_intermediate_size
+        share_expert_dim""",
+    4: """num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads
+        encoder_attention_heads index_n_heads linear_num_value_heads num_experts
+        num_local_experts n_routed_experts moe_num_experts mamba_n_heads""",
+    2: """num_key_value_heads num_experts_per_tok moe_topk top_k moe_top_k num_kv_heads
+        num_experts_per_token moe_k swa_num_key_value_heads encoder_layers num_encoder_layers
+        linear_num_key_heads num_attention_groups experts_per_token""",
+    1: "n_group topk_group n_shared_experts num_shared_experts first_k_dense_replace",
+    16: """head_dim qk_nope_head_dim v_head_dim kv_channels attention_head_dim d_kv
+        qk_head_dim index_head_dim linear_key_head_dim linear_value_head_dim mamba_d_head
+        swa_head_dim global_head_dim swa_v_head_dim hidden_size_per_layer_input mamba_d_state
+        mamba_d_ssm state_size""",
+    8: "qk_rope_head_dim rotary_dim qk_rope_dim index_topk attention_chunk_size",
+    24: """sliding_window q_lora_rank sliding_window_size attention_window_size window_size
+        local_attention""",
+    32: "kv_lora_rank o_lora_rank",
+    CONTEXT: """max_position_embeddings n_positions max_seq_len max_sequence_length n_ctx
+        max_target_positions seq_length seq_len""",
+}  # fmt: skip
+TABLE: dict[str, Any] = {name: size for size, names in _SIZES.items() for name in names.split()}
+_LAYERS = "num_hidden_layers n_layer n_layers num_layers decoder_layers num_decoder_layers".split()
+# An end token would cut the comparison short; padding may have a meaning inside the model.
+_FIXED: dict[str, Any] = {
+    "eos_token_id": None,
+    "bos_token_id": None,
+    "pad_token_id": None,
+    "is_decoder": True,
+    "add_cross_attention": False,
+    "initializer_range": 0.02,
+}
+
+
+def shrink(cls: type[Any], overrides: dict[str, Any] | None = None) -> Any:
+    """A tiny configuration of a transformers class.
+
+    Args:
+        cls: the configuration class.
+        overrides: fields that win over everything derived here.
+    """
+    full = cls()
+    values: dict[str, Any] = {}
+    for name, tiny in {**TABLE, **_FIXED}.items():
+        if _has(cls, full, name) and _wanted(getattr(full, name, None), tiny):
+            values[name] = tiny
+    values |= _layers(cls, full)
+    if _has(cls, full, "head_dim") and getattr(full, "head_dim", 0) is None:
+        values["head_dim"] = TABLE["head_dim"]  # many classes compute it too late
+    for name, part in getattr(cls, "sub_configs", {}).items():
+        if isinstance(getattr(full, name, None), part):
+            values[name] = shrink(part)
+    return cls(**{**values, **(overrides or {})})
+
+
+def _has(cls: type[Any], full: Any, name: str) -> bool:
+    return name in getattr(cls, "__dataclass_fields__", {}) or name in vars(full)
+
+
+def _wanted(default: Any, tiny: Any) -> bool:
+    """A feature that the class leaves off stays off."""
+    if isinstance(tiny, bool) or tiny is None or isinstance(tiny, float):
+        return default is not None
+    return isinstance(default, int) and not isinstance(default, bool) and default > 0
+
+
+def _layers(cls: type[Any], full: Any) -> dict[str, Any]:
+    """The number of layers, and every list that has one entry per layer."""
+    names = [n for n in _LAYERS if _has(cls, full, n) and isinstance(getattr(full, n, None), int)]
+    if not names:
+        return {}
+    depth = getattr(full, names[0])
+    lists = {
+        name: value
+        for name, value in vars(full).items()
+        if isinstance(value, list) and len(value) == depth and not name.startswith("_")
+    }
+    kept = _representatives(depth, lists)
+    sizes = {name: len(kept) for name in names}
+    return sizes | {name: [values[i] for i in kept] for name, values in lists.items()}
+
+
+def _representatives(depth: int, lists: dict[str, list[Any]]) -> list[int]:
+    """One layer of each kind, in order, repeated until there are a few."""
+    kinds: dict[str, int] = {}
+    for layer in range(depth):
+        kinds.setdefault(repr([values[layer] for values in lists.values()]), layer)
+    kept = list(kinds.values())[:MAX_LAYERS]
+    return (kept * MIN_LAYERS)[: max(MIN_LAYERS, len(kept))]
