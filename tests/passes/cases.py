@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,14 +38,14 @@ class PassCase:
     Attributes:
         location: as in the registry.
         make: the pass, ready to run.
-        program: builds the program before the pass.
+        build: captures the program before the pass.
         inputs: of the stage that is run, by name.
         applied: number of places the pass must rewrite.
     """
 
     location: str
     make: Callable[[], Pass]
-    program: Callable[[], Program]
+    build: Callable[[], Program]
     inputs: Callable[[], Inputs]
     applied: int
 
@@ -52,6 +53,15 @@ class PassCase:
     def name(self) -> str:
         """The name of the pass."""
         return self.make().name
+
+    def program(self) -> Program:
+        """A fresh copy of the program, captured once."""
+        return _captured(self.build).copy()
+
+
+@cache
+def _captured(build: Callable[[], Program]) -> Program:
+    return build()
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:
@@ -234,7 +244,7 @@ def _module(module: Callable[[], nn.Module], **inputs: Tensor) -> dict[str, Any]
     dim = torch.export.Dim("B", min=1)
     shapes = {name: {0: dim} if len(x) == batch else {} for name, x in inputs.items()}
     return {
-        "program": lambda: capture(module(), *inputs.values(), dynamic_shapes=shapes),
+        "build": lambda: capture(module(), *inputs.values(), dynamic_shapes=shapes),
         "inputs": _named(**inputs),
     }
 
