@@ -108,20 +108,20 @@ def _read(path: str) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise _unreadable(path, "there is no such file") from None
+        raise _unreadable(path, "there is no such file", "give the path of a TOML file") from None
     except IsADirectoryError:
         raise _unreadable(path, "it is a folder", "name the policy file in it") from None
     except UnicodeDecodeError as error:
         reason = f"it is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
         raise _unreadable(path, reason, "save the file as UTF-8") from None
     except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from None
+        raise _unreadable(path, error.strerror or str(error), "check its permissions") from None
     except ValueError as error:
         raise _unreadable(path, str(error)) from None
 
 
 def _unreadable(path: str, reason: str, help: str | None = None) -> PolicyError:
-    return PolicyError("E0210", f'cannot read the policy "{path}": {reason}', help=help)
+    return PolicyError("E0210", f"the policy cannot be read: {reason}", where=path, help=help)
 
 
 def _toml_error(reason: str, text: str, file: str) -> PolicyError:

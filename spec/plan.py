@@ -83,11 +83,11 @@ def make_plan(rules: Sequence[Rule], sites: Sequence[Site], kinds: Iterable[str]
         matched = [i for i, site in enumerate(sites) if rule.where.matches(site)]
         fit = [i for i in matched if sites[i].kind in served]
         if not fit:
-            _nothing(rule, sites, served, bool(matched), notes)
+            _nothing(rule, sites, served, matched, notes)
         notes += _overridden(rule, [chosen[i] for i in fit if i in chosen])
         chosen.update(dict.fromkeys(fit, rule))
-        for i in set(matched) - set(fit):
-            skipped[sites[i].name] = f"{rule.table} does not serve sites of kind {sites[i].kind}"
+        for site in (sites[i] for i in matched if sites[i].kind not in served):
+            skipped[site.name] = f"{rule.table} does not serve sites of kind {site.kind}"
     notes += _untied(sites, chosen)
     steps = tuple(
         Step(rule.table, rule.method, rule.options, sites[i], rule.index)
@@ -97,20 +97,22 @@ def make_plan(rules: Sequence[Rule], sites: Sequence[Site], kinds: Iterable[str]
 
 
 def _nothing(
-    rule: Rule, sites: Sequence[Site], served: set[str], matched: bool, notes: list[str]
+    rule: Rule, sites: Sequence[Site], served: set[str], matched: list[int], notes: list[str]
 ) -> None:
     what = f'[[{rule.table}]] where = "{rule.where}"'
     if matched:
-        reason = f"it selects only sites that {rule.table} cannot serve"
+        kinds = ", ".join(sorted({sites[i].kind for i in matched}))
+        reason = f"{rule.table} does not serve sites of kind {kinds}"
     else:
         miss = rule.where.nearest_miss([s for s in sites if s.kind in served] or sites)
         reason = f"nearest miss: {miss[0].name}: {miss[1]}" if miss else "the model has no sites"
     if rule.optional:
         notes.append(f"{rule.where_span}: {what} matches nothing ({reason}); it is optional")
         return
+    found = f"{len(matched)} sites, all in vain" if matched else f"none of {len(sites)} sites"
     raise NoMatchError(
         "E0401",
-        f"{what} matches none of {len(sites)} sites; {reason}",
+        f"{what} matches {found}; {reason}",
         where=rule.where_span,
         help="list the sites with 'effc inspect MODEL', or set optional = true",
     )

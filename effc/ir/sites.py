@@ -90,12 +90,12 @@ def _attention(node: fx.Node) -> Fields | None:
     }
 
 
+_CONV = ("default", "padding")
+
 _READERS: dict[str, Callable[[fx.Node], Fields | None]] = {
     "aten.linear.default": _weighted("linear", 1, 0),
     "aten.embedding.default": _weighted("embedding", 0, 1),
-    "aten.conv1d.default": _weighted("conv", 1, 0),
-    "aten.conv2d.default": _weighted("conv", 1, 0),
-    "aten.conv3d.default": _weighted("conv", 1, 0),
+    **{f"aten.conv{d}d.{how}": _weighted("conv", 1, 0) for d in (1, 2, 3) for how in _CONV},
     "aten.layer_norm.default": _weighted("norm", 2, 0),
     "effc.rms_norm.default": _weighted("norm", 1, 0),
     "effc.grouped_linear.default": _experts,

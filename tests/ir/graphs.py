@@ -35,7 +35,7 @@ def program_of(
             result, a tuple of results, or a dict of named ones.
         inputs: names of the arguments, all of one shape and type.
         shape, dtype: theirs.
-        weights: tensors by name; an underscore stands for the dot in the build function.
+        weights: tensors by name.
         state: names of further inputs that are state.
     """
     mode = FakeTensorMode()
@@ -51,7 +51,7 @@ def program_of(
     for name, tensor in (weights or {}).items():
         nodes[name] = node = graph.create_node("get_attr", name)
         with mode:
-            node.meta["val"] = torch.empty_like(tensor)
+            node.meta["val"] = torch.empty(tensor.shape, dtype=tensor.dtype)
     graph.output(())
     stage = Stage("forward", graph, tuple(specs), ())
     program = Program({"forward": stage}, table, ModelInfo("test", "test"))

@@ -74,13 +74,16 @@ def _refusal(path: Path, methods: MethodTable) -> str:
 
 
 def test_missing_file(tmp_path: Path, methods: MethodTable) -> None:
-    expected = 'error[E0210]: cannot read the policy "p.toml": there is no such file'
+    expected = (
+        "p.toml: error[E0210]: the policy cannot be read: there is no such file\n"
+        "help: give the path of a TOML file"
+    )
     assert _refusal(tmp_path / "p.toml", methods) == expected
 
 
 def test_folder(tmp_path: Path, methods: MethodTable) -> None:
     assert _refusal(tmp_path, methods) == (
-        f'error[E0210]: cannot read the policy "{tmp_path.name}": it is a folder\n'
+        f"{tmp_path.name}: error[E0210]: the policy cannot be read: it is a folder\n"
         "help: name the policy file in it"
     )
 
@@ -89,7 +92,7 @@ def test_file_that_is_not_utf8(tmp_path: Path, methods: MethodTable) -> None:
     path = tmp_path / "p.toml"
     path.write_bytes(b"version = 1 # caf\xe9\n")
     assert _refusal(path, methods) == (
-        'error[E0210]: cannot read the policy "p.toml": it is not UTF-8 text: byte 17 is 0xe9\n'
+        "p.toml: error[E0210]: the policy cannot be read: it is not UTF-8 text: byte 17 is 0xe9\n"
         "help: save the file as UTF-8"
     )
 
@@ -99,7 +102,10 @@ def test_file_without_permission(tmp_path: Path, methods: MethodTable) -> None:
     path = tmp_path / "p.toml"
     path.write_text("version = 1\n")
     path.chmod(0)
-    expected = 'error[E0210]: cannot read the policy "p.toml": Permission denied'
+    expected = (
+        "p.toml: error[E0210]: the policy cannot be read: Permission denied\n"
+        "help: check its permissions"
+    )
     assert _refusal(path, methods) == expected
 
 
