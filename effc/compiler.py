@@ -120,6 +120,7 @@ def canonical_program(
         source, dtype=dtype, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
     )
     program.device = policy.target.device.partition(":")[0]
+    program.threads = policy.target.threads
     _settle_context(program, policy)
     journal = Journal()
     passes = [registry.locate(location)() for location in registry.CANONICAL]
@@ -253,9 +254,15 @@ def _drop_unread(program: Program) -> None:
 
 
 def _unmeasured(policy: Policy) -> list[str]:
+    """What the policy asks for and this version does not check."""
+    notes = []
+    if policy.target.memory is not None:
+        notes.append("target.memory is not checked by this version")
     if policy.quality is None:
-        return ["nothing was measured: the policy has no [quality]"]
-    return ["[quality] gates are not measured by this version: nothing was compared"]
+        notes.append("nothing was measured: the policy has no [quality]")
+    else:
+        notes.append("[quality] gates are not measured by this version: nothing was compared")
+    return notes
 
 
 def inspect_model(source: Any, spec: Any = None) -> dict[str, Any]:

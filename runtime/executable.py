@@ -8,7 +8,8 @@ the loader, so no text from a file is ever executed as such.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -66,9 +67,23 @@ class Executable:
             inputs.get(spec.name) if spec.optional else inputs[spec.name]
             for spec in described.inputs
         ]
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads(self.program.threads):
             results = self._functions[stage](self._weights, *values)
         return dict(zip(described.outputs, results, strict=True))
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Run with so many threads; the caller's own setting comes back afterwards."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _compile(stage: Stage, device: str, kernels: str) -> Callable[..., tuple[torch.Tensor, ...]]:

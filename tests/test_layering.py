@@ -37,7 +37,15 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
         "effc.spec.schema",
         "effc.spec.options",
     ),
-    "effc.runtime": (*ML, "safetensors", "effc.runtime", "effc.ir", "effc.kernels", "effc.diagnostics"),
+    "effc.runtime": (
+        *ML,
+        "safetensors",
+        "effc.runtime",
+        "effc.ir",
+        "effc.kernels",
+        "effc.ops",
+        "effc.diagnostics",
+    ),
     "effc.frontend": (*ML, "effc.frontend", "effc.ir", "effc.diagnostics", "effc.settings", "effc.ops"),
     "effc.frontend.huggingface": (
         *ML,

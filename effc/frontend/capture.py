@@ -7,6 +7,7 @@ for each node the module and the layer it came from.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,10 @@ def export(
         ModelError: E0306, with the first lines of the reason.
     """
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # PyTorch warns about its own use of what it deprecates.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
             exported = torch.export.export(
                 module, (), dict(example), dynamic_shapes=dict(dynamic_shapes), strict=False
             )
@@ -59,15 +63,22 @@ def export(
     except Exception as error:  # torch.export raises whatever the traced code raises
         if isinstance(error.__cause__, ModelError):
             raise error.__cause__ from None
-        reason = " ".join(str(error).strip().split("\n")[0].split())[:300]
         raise ModelError(
             "E0306",
-            f"torch.export cannot capture this model ({type(error).__name__}: {reason})",
+            f"torch.export cannot capture this model ({_reason(error)})",
             where=place,
             help="models whose control flow depends on values cannot become one graph; "
             "rewrite that part with torch.where or torch.cond",
         ) from error
     return exported
+
+
+def _reason(error: Exception) -> str:
+    """The start of an exception's message; for a violated constraint, which one."""
+    first, *details = [" ".join(line.split()) for line in str(error).strip().splitlines()] or [""]
+    detail = next((line.removeprefix("- ") for line in details if line.startswith("- ")), "")
+    text = f"{first.partition('! For more information')[0]}: {detail}" if detail else first
+    return f"{type(error).__name__}: {text}"[:300]
 
 
 def _mutates(graph: fx.Graph) -> bool:

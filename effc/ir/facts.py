@@ -23,7 +23,7 @@ from effc.ir.program import (
 from effc.ir.serialize import input_from_json, input_to_json
 from effc.ir.weights import Weights
 
-FACTS = ("model", "device", "loop", "page_size", "stages", "cache", "schedule", "kernels", "notes")
+FACTS = ("model", "device", "threads", "loop", "page_size", "stages", "cache", "schedule", "kernels", "notes")
 
 STAGE_FOLDER = "stages"
 MODEL_FOLDER = "model"
@@ -40,6 +40,7 @@ def facts_to_json(program: Program) -> dict[str, object]:
     return {
         "model": _model_to_json(program.info),
         "device": program.device,
+        "threads": program.threads,
         "loop": program.loop,
         "page_size": program.page_size,
         "stages": [_stage_to_json(stage) for stage in program.stages.values()],
@@ -88,6 +89,7 @@ def program_from_facts(
             for entry in untrusted.array(facts["schedule"], f"{where}: schedule")
         ),
         page_size=untrusted.integer(facts["page_size"], f"{where}: page_size", 1, 1 << 20),
+        threads=_optional(_count)(facts["threads"], f"{where}: threads"),
         device=untrusted.choice(facts["device"], f"{where}: device", DEVICES),
         loop=untrusted.choice(facts["loop"], f"{where}: loop", LOOPS),
         notes=[untrusted.text(note, f"{where}: notes") for note in notes],

@@ -181,6 +181,7 @@ class Program:
         info: facts about the model.
         page_size: P.
         device: where it was lowered to, "cpu" or "cuda".
+        threads: how many threads its operators may use on a CPU, None leaves that to torch.
         loop: "none" (call it) or "autoregressive" (generate with it).
         notes: remarks for the user that belong in the report.
     """
@@ -194,6 +195,7 @@ class Program:
     page_size: int = 32
     loop: str = "none"
     device: str = "cpu"
+    threads: int | None = None
     notes: list[str] = field(default_factory=list)
 
     def nodes(self) -> Iterator[tuple[Stage, fx.Node]]:
@@ -208,11 +210,14 @@ class Program:
 
     def copy(self) -> Program:
         """An independent program: graphs are copied, weights are shared."""
-        stages = {}
-        for name, stage in self.stages.items():
-            graph = fx.Graph()
-            result = graph.graph_copy(stage.graph, val_map := {}, return_output_node=True)
-            assert result is not None and val_map is not None
-            graph.output(result[0])
-            stages[name] = replace(stage, graph=graph)
+        stages = {name: _copy_stage(stage) for name, stage in self.stages.items()}
         return replace(self, stages=stages, weights=self.weights.copy(), notes=list(self.notes))
+
+
+def _copy_stage(stage: Stage) -> Stage:
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    results = graph.graph_copy(stage.graph, copies)
+    graph.output(results)
+    graph.output_node().meta = dict(stage.output_node.meta)
+    return replace(stage, graph=graph)

@@ -152,8 +152,7 @@ def _program(
     decoder = len(names) == 2 and ids and positions and outputs == ("output",)
     renamed = {ids: "ids", positions: "positions"} if decoder else {}
     specs = tuple(
-        InputSpec(renamed.get(n, n), v.dtype, _symbolic(v, shapes.get(n)))
-        for n, v in named.items()
+        InputSpec(renamed.get(n, n), v.dtype, _symbolic(v, shapes.get(n))) for n, v in named.items()
     )
     captured = capture.to_stage(exported, "forward", specs, ("logits",) if decoder else outputs)
     dtypes = [p.dtype for p in module.parameters() if p.dtype.is_floating_point]
