@@ -19,6 +19,7 @@ import effc.ops  # noqa: F401
 from effc.diagnostics import EffcError, ModelError, PassError
 from effc.ir.journal import Journal
 from effc.ir.manager import PassManager, Verdict
+from effc.ir.opset import is_allowed
 from effc.ir.passbase import Pass, PassResult, read_bytes
 from effc.ir.printer import print_program
 from effc.ir.program import Program
@@ -113,18 +114,41 @@ def compile_model(
 def canonical_program(
     source: Any, policy: Policy, *, example_inputs: Any = None, dynamic_shapes: Any = None
 ) -> tuple[Program, Journal, list[Verdict]]:
-    """Capture a model and bring it into canonical form."""
+    """Capture a model and bring it into canonical form.
+
+    Raises:
+        ModelError: E0307 lists the operators that no program may contain.
+    """
     dtype = getattr(torch, policy.target.dtype) if policy.target.dtype else None
     frontend = find_frontend(source)
     program = frontend.load(
         source, dtype=dtype, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
     )
+    _refuse_foreign_operators(program)
     program.device = policy.target.device.partition(":")[0]
     program.threads = policy.target.threads
     _settle_context(program, policy)
     journal = Journal()
     passes = [registry.locate(location)() for location in registry.CANONICAL]
     return program, journal, _manager(passes).run(program, journal)
+
+
+def _refuse_foreign_operators(program: Program) -> None:
+    """The verifier would blame a pass for what came with the model."""
+    foreign = {
+        str(node.target): node.meta.get("path") or "the model itself"
+        for _, node in program.nodes()
+        if node.op == "call_function" and not is_allowed(node.target)
+    }
+    if foreign:
+        listed = ", ".join(f"{op} (in {path})" for op, path in foreign.items())
+        raise ModelError(
+            "E0307",
+            f"{len(foreign)} operators of the model are not supported: {listed}",
+            where=program.info.source,
+            help="programs are functional and draw no random numbers; "
+            "express that part with other operators",
+        )
 
 
 def find_frontend(source: Any) -> Frontend:

@@ -14,7 +14,6 @@ CODE = re.compile(r"E\d{4}")
 # Codes that stand for refusals of parts that are not built yet.
 RESERVED = {
     "E0211",  # steps of one plan that exclude one another: more than one table with methods
-    "E0307",  # an operator of an imported file that has no translation: the ONNX frontend
 }
 
 

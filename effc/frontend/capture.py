@@ -17,6 +17,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from effc.diagnostics import ModelError
+from effc.ir.opset import is_allowed
 from effc.ir.program import InputSpec, Stage
 from effc.ir.weights import Weight, Weights
 
@@ -109,8 +110,24 @@ def to_stage(
     """
     builder = _Builder(exported, inputs, prefix, origin)
     results = builder.build()
+    _refuse_unknown(builder.graph, origin)
     builder.graph.output(tuple(results))
     return Captured(Stage(name, builder.graph, inputs, outputs), builder.weights)
+
+
+def _refuse_unknown(graph: fx.Graph, place: str) -> None:
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    unknown = {f"{n.target} ({n.meta['path']})": n for n in calls if not is_allowed(n.target)}
+    if unknown:
+        names = sorted(unknown)
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        raise ModelError(
+            "E0307",
+            f"the captured graph has operators that effc does not know: "
+            f"{', '.join(names[:4])}{more}",
+            where=place,
+            help="models that read values of tensors while they run (item, nonzero) have no graph",
+        )
 
 
 class _Builder:
@@ -191,6 +208,8 @@ class _Builder:
                 continue
             if getattr(node.target, "__name__", "") in _INLINED:
                 values[node] = self._context(module, node, value_of)
+            elif _is_plain_copy(node):
+                values[node] = value_of(node.args[1])  # type: ignore[arg-type]
             elif isinstance(items := _items(node, values), list):
                 values[node] = items[node.args[1]]  # type: ignore[index]
             else:
@@ -232,6 +251,14 @@ def _items(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
     if getattr(node.target, "__name__", "") != "getitem":
         return None
     return values.get(node.args[0])  # type: ignore[arg-type]
+
+
+def _is_plain_copy(node: fx.Node) -> bool:
+    """A copy, left behind by an assignment in place, that changes neither shape nor type."""
+    if str(node.target) != "aten.copy.default":
+        return False
+    target, source = (arg.meta["val"] for arg in node.args[:2])  # type: ignore[union-attr]
+    return target.shape == source.shape and target.dtype == source.dtype
 
 
 def _is_module(module: fx.GraphModule, node: fx.Node) -> bool:

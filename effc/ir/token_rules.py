@@ -169,6 +169,13 @@ def picks(axis: Axis, node: fx.Node) -> str:
     return "" if same else f"picks among {axis.noun}"
 
 
+def overwrites(axis: Axis, node: fx.Node) -> str:
+    """`slice_scatter`: a part along another dimension is replaced."""
+    source, part = _value(node, 0), _value(node, 1)
+    same = axis.dims(source) == axis.dims(part) and not axis.numbers(node)
+    return along(2, 0)(axis, node) if same else f"picks among {axis.noun}"
+
+
 def indexes(axis: Axis, node: fx.Node) -> str:
     """`x[indices]`: a table without the axis is looked up by one index tensor."""
     used = [index for index in node.args[1] if index is not None]  # type: ignore[union-attr]
@@ -266,7 +273,7 @@ RULES: dict[str, Rule] = _table(
     fills=(
         fills,
         """aten.ones_like.default aten.zeros_like.default aten.full_like.default
-        aten.empty_like.default aten.zeros.default aten.ones.default aten.full.default
+        aten.empty_like.default aten.new_empty.default aten.empty.memory_format aten.zeros.default aten.ones.default aten.full.default
         aten.new_zeros.default aten.new_ones.default aten.new_full.default""",
     ),
     moves=(
@@ -306,6 +313,7 @@ RULES: dict[str, Rule] = _table(
         picks,
         "aten.gather.default aten.scatter.src aten.scatter.value aten.scatter_add.default",
     ),
+    overwrites=(overwrites, "aten.slice_scatter.default aten.select_scatter.default"),
     indexes=(indexes, "aten.index.Tensor"),
     repeats=(repeats, "aten.repeat.default"),
     normalizes=(normalizes, "aten.layer_norm.default aten.rms_norm.default"),

@@ -25,16 +25,21 @@ _SIZES: dict[int, str] = {
         share_expert_dim""",
     4: """num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads
         encoder_attention_heads index_n_heads linear_num_value_heads num_experts
-        num_local_experts n_routed_experts moe_num_experts mamba_n_heads""",
+        num_local_experts n_routed_experts moe_num_experts""",
     2: """num_key_value_heads num_experts_per_tok moe_topk top_k moe_top_k num_kv_heads
         num_experts_per_token moe_k swa_num_key_value_heads encoder_layers num_encoder_layers
         linear_num_key_heads num_attention_groups experts_per_token""",
-    1: "n_group topk_group n_shared_experts num_shared_experts first_k_dense_replace",
+    1: """n_group topk_group n_shared_experts num_shared_experts first_k_dense_replace
+        mamba_n_groups n_groups""",
+    8: """qk_rope_head_dim rotary_dim qk_rope_dim index_topk attention_chunk_size
+        mamba_n_heads""",
+    14: "patch_size",
+    28: "image_size",
+    128: "mamba_d_ssm",
     16: """head_dim qk_nope_head_dim v_head_dim kv_channels attention_head_dim d_kv
         qk_head_dim index_head_dim linear_key_head_dim linear_value_head_dim mamba_d_head
         swa_head_dim global_head_dim swa_v_head_dim hidden_size_per_layer_input mamba_d_state
-        mamba_d_ssm state_size""",
-    8: "qk_rope_head_dim rotary_dim qk_rope_dim index_topk attention_chunk_size",
+        state_size""",
     24: """sliding_window q_lora_rank sliding_window_size attention_window_size window_size
         local_attention""",
     32: "kv_lora_rank o_lora_rank",
@@ -42,16 +47,18 @@ _SIZES: dict[int, str] = {
         max_target_positions seq_length seq_len""",
 }  # fmt: skip
 TABLE: dict[str, Any] = {name: size for size, names in _SIZES.items() for name in names.split()}
-_LAYERS = "num_hidden_layers n_layer n_layers num_layers decoder_layers num_decoder_layers".split()
+_LAYERS = (
+    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers",
+    "num_decoder_layers",
+)  # fmt: skip
+# Left empty by classes that need them anyway.
+_NEEDED = {"head_dim": 16, "num_key_value_heads": 2, "num_experts_per_tok": 2,
+           "n_routed_experts": 4, "n_shared_experts": 1}  # fmt: skip
+_SWITCHES = {"is_decoder": True, "add_cross_attention": False, "initializer_range": 0.02}
 # An end token would cut the comparison short; padding may have a meaning inside the model.
-_FIXED: dict[str, Any] = {
-    "eos_token_id": None,
-    "bos_token_id": None,
-    "pad_token_id": None,
-    "is_decoder": True,
-    "add_cross_attention": False,
-    "initializer_range": 0.02,
-}
+_SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+# Latent attention: a head is a rotated part and another one.
+_LATENT = {"head_dim": 8, "qk_head_dim": 24}
 
 
 def shrink(cls: type[Any], overrides: dict[str, Any] | None = None) -> Any:
@@ -62,39 +69,40 @@ def shrink(cls: type[Any], overrides: dict[str, Any] | None = None) -> Any:
         overrides: fields that win over everything derived here.
     """
     full = cls()
-    values: dict[str, Any] = {}
-    for name, tiny in {**TABLE, **_FIXED}.items():
-        if _has(cls, full, name) and _wanted(getattr(full, name, None), tiny):
-            values[name] = tiny
-    values |= _layers(cls, full)
-    if _has(cls, full, "head_dim") and getattr(full, "head_dim", 0) is None:
-        values["head_dim"] = TABLE["head_dim"]  # many classes compute it too late
-    for name, part in getattr(cls, "sub_configs", {}).items():
-        if isinstance(getattr(full, name, None), part):
-            values[name] = shrink(part)
+    fields = vars(full)
+    values = {name: tiny for name, tiny in TABLE.items() if _is_size(fields.get(name))}
+    values |= {name: tiny for name, tiny in _NEEDED.items() if fields.get(name, 0) is None}
+    values |= {name: tiny for name, tiny in _SWITCHES.items() if name in fields}
+    values |= {name: _special(cls, name, tiny) for name, tiny in _SPECIAL.items() if name in fields}
+    if "qk_rope_head_dim" in fields:
+        values |= {name: tiny for name, tiny in _LATENT.items() if name in fields}
+    values |= _layers(fields)
+    for name in getattr(cls, "sub_configs", {}):
+        if fields.get(name) is not None:
+            values[name] = shrink(type(fields[name]))
     return cls(**{**values, **(overrides or {})})
 
 
-def _has(cls: type[Any], full: Any, name: str) -> bool:
-    return name in getattr(cls, "__dataclass_fields__", {}) or name in vars(full)
-
-
-def _wanted(default: Any, tiny: Any) -> bool:
+def _is_size(value: Any) -> bool:
     """A feature that the class leaves off stays off."""
-    if isinstance(tiny, bool) or tiny is None or isinstance(tiny, float):
-        return default is not None
-    return isinstance(default, int) and not isinstance(default, bool) and default > 0
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _layers(cls: type[Any], full: Any) -> dict[str, Any]:
+def _special(cls: type[Any], name: str, tiny: int) -> int | None:
+    """No special token where the class allows that."""
+    field = cls.__dataclass_fields__.get(name)  # type: ignore[attr-defined]
+    return tiny if field is not None and "None" not in str(field.type) else None
+
+
+def _layers(fields: dict[str, Any]) -> dict[str, Any]:
     """The number of layers, and every list that has one entry per layer."""
-    names = [n for n in _LAYERS if _has(cls, full, n) and isinstance(getattr(full, n, None), int)]
+    names = [name for name in _LAYERS if _is_size(fields.get(name))]
     if not names:
         return {}
-    depth = getattr(full, names[0])
+    depth = fields[names[0]]
     lists = {
         name: value
-        for name, value in vars(full).items()
+        for name, value in fields.items()
         if isinstance(value, list) and len(value) == depth and not name.startswith("_")
     }
     kept = _representatives(depth, lists)

@@ -95,8 +95,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
         "# Coverage of transformers' causal language models",
         "",
         "A tiny model of every class, with random weights, compiled with an empty policy and",
-        "compared with transformers' eager implementation in fp32: greedy tokens over "
-        "two prompts,",
+        "compared with transformers' eager implementation in fp32: greedy tokens over two prompts,",
         "logits within 1e-4 of the largest. *Void* means that transformers' own answer decides",
         "nothing; the reason says why.",
         "",

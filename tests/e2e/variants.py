@@ -74,9 +74,29 @@ _VARIATIONS: tuple[Variant, ...] = (
     Variant("Roberta not a decoder", {"is_decoder": False}),
 )  # fmt: skip
 
+_MIXED = ["sliding_attention", "full_attention"] * 2
+_CONVOLUTIONS = {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}
+_ROBERTA = {"pad_token_id": 1}
+
 # What shrinking by names gets wrong.
 _OVERRIDES: dict[str, dict[str, Any]] = {
+    "Camembert": _ROBERTA,
     "CTRL": {"dff": 96},
-    "Llama4Text": {"attention_chunk_size": 8, "no_rope_layers": [1, 1, 0]},
+    "Data2VecText": _ROBERTA,
+    "Dots3Note": {"num_key_value_heads": 4},
+    "Dots3NoteText": {"num_key_value_heads": 4},
+    "CohereCompassText": {"num_hidden_layers": 4, "layer_types": _MIXED},
+    "Gemma3nText": {"num_hidden_layers": 4, "layer_types": _MIXED, "num_kv_shared_layers": 2,
+                    "intermediate_size": [96] * 4, "activation_sparsity_pattern": [0.5, 0, 0, 0]},
+    "Lfm2": _CONVOLUTIONS,
+    "Lfm2Moe": {**_CONVOLUTIONS, "num_dense_layers": 1},
+    "Mamba2": {"num_heads": 8, "head_dim": 16},
     "OpenAIGPT": {"n_positions": CONTEXT},
-}
+    "Reformer": {"axial_pos_embds": False},
+    "Roberta": _ROBERTA,
+    "RobertaPreLayerNorm": _ROBERTA,
+    "XLMRoberta": _ROBERTA,
+    "XLMRobertaXL": _ROBERTA,
+    "Xmod": {**_ROBERTA, "default_language": "en_XX"},
+    "Zaya": {"num_experts_per_tok": 1},
+}  # fmt: skip

@@ -234,8 +234,12 @@ class Bidirectional(nn.Module):
 
 
 class Scores(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = decoder()
+
     def forward(self, ids: Tensor, positions: Tensor) -> dict[str, Tensor]:
-        return {"scores": decoder()(ids, positions)}
+        return {"scores": self.inner(ids, positions)}
 
 
 @pytest.mark.parametrize(
@@ -268,6 +272,27 @@ def test_refusals(module: Any, options: dict[str, Any], text: str) -> None:
     assert caught.value.where == type(module).__name__
     assert caught.value.message.startswith(text)
     assert caught.value.help or "only 1" in text
+
+
+def test_operators_outside_the_dialect_are_listed() -> None:
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.randn_like(x)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.noise = Noise()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.noise(x) + torch.bernoulli(x)
+
+    with pytest.raises(ModelError) as caught:
+        effc.optimize(Outer(), example_inputs=rows(2))
+    assert str(caught.value).startswith(
+        "Outer: error[E0307]: 2 operators of the model are not supported: "
+        "aten.randn_like.default (in noise), aten.bernoulli.default (in the model itself)"
+    )
 
 
 def test_failed_capture_restores_the_mode() -> None:

@@ -170,14 +170,28 @@ def _empty_model(config: Any, dtype: torch.dtype, folder: Path) -> Any:
                 experts_implementation=interfaces.NAME,
             )
         model.tie_weights()
-    except Exception as error:
+    except KeyError as error:
+        if error.args != (interfaces.NAME,):
+            raise _unbuilt(cls, error, folder) from error
         raise ModelError(
             "E0302",
-            f"{cls.__name__} cannot be built from its configuration "
-            f"({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''})",
+            f"{cls.__name__} chooses among attention classes of its own, where no other can be "
+            "registered",
             where=str(folder),
+            help="effc takes models that use the library's attention interface",
         ) from error
+    except Exception as error:
+        raise _unbuilt(cls, error, folder) from error
     return model.eval()
+
+
+def _unbuilt(cls: type, error: Exception, folder: Path) -> ModelError:
+    reason = next(iter(str(error).strip().splitlines()), "")
+    return ModelError(
+        "E0302",
+        f"{cls.__name__} cannot be built from its configuration ({type(error).__name__}: {reason})",
+        where=str(folder),
+    )
 
 
 def refuse_rope(config: Any, place: str) -> None:
@@ -237,8 +251,8 @@ def _refuse_no_positions(model: Any, place: str) -> None:
     if "position_ids" not in inspect.signature(model.forward).parameters:
         raise ModelError(
             "E0302",
-            f"{type(model).__name__} takes no position_ids, so its positions cannot continue "
-            "after a cache",
+            f"{type(model).__name__} takes no position_ids: it is recurrent, or counts its tokens "
+            "itself, so that it cannot be continued with a cache of keys and values",
             where=place,
             help="effc needs models whose positions are an input (rotary or learned)",
         )

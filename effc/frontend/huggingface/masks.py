@@ -50,6 +50,30 @@ class MaskSpec:
             allowed = allowed & (query // self.chunk == key // self.chunk)
         return allowed
 
+    # A model that computes with its mask, instead of passing it to the attention function, finds a
+    # statement where it expects a tensor.
+
+    @classmethod
+    def __torch_function__(cls, *_: Any, **__: Any) -> Any:
+        raise _computed()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # protocols such as copying ask politely
+            raise AttributeError(name)
+        raise _computed()
+
+    def __getitem__(self, index: Any) -> Any:
+        raise _computed()
+
+
+def _computed() -> ModelError:
+    return ModelError(
+        "E0308",
+        "the model computes with its attention mask instead of passing it to the library's "
+        "attention function",
+        help="this architecture needs support of its own in effc.frontend.huggingface",
+    )
+
 
 def probe(function: MaskFunction, length: int, place: str) -> MaskSpec:
     """Find out what a mask function means.
