@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEMO := out/demo
 # A plain torch from PyPI brings gigabytes of CUDA libraries; a machine without a GPU gets this one.
 CPU_TORCH := torch==2.13.0
-PROMPT ?= def fib(n):
+PROMPT ?= def read_file(path
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check golden coverage clean
@@ -27,11 +27,11 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP) ## compile the reference model with a policy and generate text
 	$(BIN)/effc compile examples/zoo/lm/checkpoint --spec examples/policies/demo.toml -o $(DEMO) --force
-	$(BIN)/effc run $(DEMO) --prompt "$(PROMPT)" --max-new-tokens 64
+	$(BIN)/effc run $(DEMO) --prompt "$(PROMPT)" --max-new-tokens 64 --temperature 0.6 --seed 1
 
 test: $(STAMP) ## run the whole suite
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: $(STAMP) ## lint, format and types
 	$(BIN)/ruff check .
@@ -39,7 +39,7 @@ check: $(STAMP) ## lint, format and types
 	$(BIN)/pyright
 
 golden: $(STAMP) ## rewrite the golden programs after a deliberate change
-	$(BIN)/python -m pytest --update-golden
+	$(BIN)/python -m pytest --update-golden --numprocesses auto
 
 coverage: $(STAMP) ## check every decoder architecture of transformers, rewrite docs/coverage.md
 	$(BIN)/python -m tests.e2e.sweep --write docs/coverage.md

@@ -209,10 +209,14 @@ class CompiledModel:
 def _bind(
     inputs: tuple[Any, ...], named: Mapping[str, Any], names: tuple[str, ...], *, required: int
 ) -> dict[str, Any]:
-    """Arguments by name; the first `required` of `names` must be there."""
+    """Arguments by name; the first `required` of `names` must be there.
+
+    An input that is called like a word of Python has an underscore in the program (`input_`).
+    """
     values = dict(zip(names, inputs, strict=False))
-    twice = set(values) & set(named)
-    values |= named
+    given = {f"{k}_" if k not in names and f"{k}_" in names else k: v for k, v in named.items()}
+    twice = set(values) & set(given)
+    values |= given
     if len(inputs) > len(names) or twice or not set(names[:required]) <= set(values) <= set(names):
         found = [f"{len(inputs)} unnamed"] if inputs else []
         raise GenerationError(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 import effc.ops  # noqa: F401
+from effc.compilation import Compilation
 from effc.diagnostics import EffcError, ModelError, PassError
 from effc.ir.journal import Journal
 from effc.ir.manager import PassManager, Verdict
@@ -23,7 +24,7 @@ from effc.ir.opset import is_allowed
 from effc.ir.passbase import Pass, PassResult, read_bytes
 from effc.ir.printer import print_program
 from effc.ir.program import Program
-from effc.ir.sites import Site, find_sites
+from effc.ir.sites import find_sites
 from effc.passes import registry
 from effc.passes.caching.insert_cache import InsertCache
 from effc.passes.lowering.bufferize import Bufferize
@@ -43,32 +44,6 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
 
 DEFAULT_CONTEXT = 4096
-
-
-@dataclass
-class Compilation:
-    """What a compilation produced.
-
-    Attributes:
-        program: lowered, ready for `effc.runtime` or for packaging.
-        policy: as it was understood.
-        plan: which method acts where.
-        verdicts: one per pass.
-        sites: of the canonical program, before any method acted.
-        notes: what the user should know.
-        report: ready for report.json.
-        lock: ready for policy.lock.
-    """
-
-    program: Program
-    policy: Policy
-    plan: Plan
-    verdicts: list[Verdict]
-    sites: list[Site]
-    notes: list[str]
-    journal: Journal
-    report: dict[str, Any] = field(default_factory=dict)
-    lock: dict[str, Any] = field(default_factory=dict)
 
 
 def compile_model(

@@ -8,14 +8,13 @@ import sys
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from effc.compilation import Compilation
 from effc.ir.passbase import read_bytes
 from effc.ir.pattern import op_name
 from effc.ir.program import Program
-
-if TYPE_CHECKING:
-    from effc.compiler import Compilation
+from effc.spec.dump import dump_policy
 
 _PACKAGES = ("effc", "torch", "transformers", "safetensors", "triton", "numpy")
 
@@ -66,8 +65,6 @@ def kernel_counts(program: Program) -> dict[str, dict[str, int]]:
 
 def build_lock(done: Compilation, source: Any) -> dict[str, Any]:
     """The content of policy.lock: what it takes to do the same again."""
-    from effc.spec.dump import dump_policy
-
     return {
         "version": 1,
         "policy": dump_policy(done.policy),

@@ -24,9 +24,9 @@ def codes() -> dict[str, list[str]]:
         if module == "effc.diagnostics":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if CODE.fullmatch(node.value):
-                    found.setdefault(node.value, []).append(f"{module}:{node.lineno}")
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and CODE.fullmatch(text):
+                found.setdefault(text, []).append(f"{module}:{node.lineno}")
     return found
 
 

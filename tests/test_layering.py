@@ -16,6 +16,7 @@ ML = ("torch",)
 # longest matching entry counts. What is not listed may not be imported; `None` sees everything.
 ALLOWED: dict[str, tuple[str, ...] | None] = {
     "effc.compiler": None,
+    "effc.compilation": None,
     "effc.api": None,
     "effc.cli": None,
     "effc.report": None,
@@ -46,7 +47,14 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
         "effc.ops",
         "effc.diagnostics",
     ),
-    "effc.frontend": (*ML, "effc.frontend", "effc.ir", "effc.diagnostics", "effc.settings", "effc.ops"),
+    "effc.frontend": (
+        *ML,
+        "effc.frontend",
+        "effc.ir",
+        "effc.diagnostics",
+        "effc.settings",
+        "effc.ops",
+    ),
     "effc.frontend.huggingface": (
         *ML,
         "transformers",

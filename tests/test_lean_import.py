@@ -32,7 +32,10 @@ def loaded(code: str) -> set[str]:
         ("import effc; effc.Policy; effc.EffcError; dir(effc)", ("torch", "transformers", "lark")),
         ("import effc.passes.registry as r; r.method_infos()", ("torch", "transformers")),
         ("import effc.ops", ("transformers", "triton", "onnx", "lark")),
-        ("import effc.compiler", ("transformers", "onnx", "lark")),  # triton comes with torch.export
+        (
+            "import effc.compiler",
+            ("transformers", "onnx", "lark"),
+        ),  # triton comes with torch.export
     ),
 )
 def test_import_loads_nothing_heavy(code: str, absent: tuple[str, ...]) -> None:

@@ -105,6 +105,7 @@ def test_wheel_holds_its_data(installed: Path) -> None:
     assert presets.split() == sorted(p.name for p in (ROOT / "spec" / "presets").iterdir())
 
 
+@pytest.mark.parametrize("installed", ("bare_tree",), indirect=True)
 def test_installed_package_compiles_and_knows_no_siblings(installed: Path) -> None:
     code = (
         "import effc, torch;"

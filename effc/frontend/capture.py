@@ -17,7 +17,6 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from effc.diagnostics import ModelError
-from effc.ir.opset import is_allowed
 from effc.ir.program import InputSpec, Stage
 from effc.ir.weights import Weight, Weights
 
@@ -75,11 +74,13 @@ def export(
 
 
 def _reason(error: Exception) -> str:
-    """The start of an exception's message; for a violated constraint, which one."""
+    """The start of an exception's message; for sizes that would not do, which ones."""
     first, *details = [" ".join(line.split()) for line in str(error).strip().splitlines()] or [""]
-    detail = next((line.removeprefix("- ") for line in details if line.startswith("- ")), "")
-    text = f"{first.partition('! For more information')[0]}: {detail}" if detail else first
-    return f"{type(error).__name__}: {text}"[:300]
+    if first.startswith("Constraints violated"):
+        guards = [line.removeprefix("- ") for line in details if line.startswith("- ")]
+        guard = re.sub(r"L\['(\w+)'\]\.size\(\)\[(\d)\]", r"\1.size(\2)", "".join(guards[:1]))
+        first = f"the graph would hold for some sizes of the inputs only: {guard}"
+    return f"{type(error).__name__}: {first}"[:300]
 
 
 def _mutates(graph: fx.Graph) -> bool:
@@ -110,24 +111,8 @@ def to_stage(
     """
     builder = _Builder(exported, inputs, prefix, origin)
     results = builder.build()
-    _refuse_unknown(builder.graph, origin)
     builder.graph.output(tuple(results))
     return Captured(Stage(name, builder.graph, inputs, outputs), builder.weights)
-
-
-def _refuse_unknown(graph: fx.Graph, place: str) -> None:
-    calls = [node for node in graph.nodes if node.op == "call_function"]
-    unknown = {f"{n.target} ({n.meta['path']})": n for n in calls if not is_allowed(n.target)}
-    if unknown:
-        names = sorted(unknown)
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        raise ModelError(
-            "E0307",
-            f"the captured graph has operators that effc does not know: "
-            f"{', '.join(names[:4])}{more}",
-            where=place,
-            help="models that read values of tensors while they run (item, nonzero) have no graph",
-        )
 
 
 class _Builder:

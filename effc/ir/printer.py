@@ -19,6 +19,7 @@ from torch import fx
 from effc.diagnostics import InternalError
 from effc.ir.program import Program, Stage
 from effc.ir.types import annotation, symbol_names
+from effc.ir.untrusted import RESERVED
 
 _INFIX: dict[Callable[..., Any], str] = {
     operator.add: "+",
@@ -62,12 +63,11 @@ def print_stage(
     """
     names = symbol_names(stage) if comments else {}
     dying = last_uses(stage) if release else {}
-    state = _state_name(stage)
-    lines = [f"def {_identifier(stage.name)}({', '.join(_parameters(stage, state))}):"]
+    lines = [f"def {_identifier(stage.name)}({', '.join(_parameters(stage))}):"]
     for node in stage.graph.nodes:
         if node.op == "placeholder":
             continue
-        line = "    " + _statement(node, state, callee or callee_name)
+        line = "    " + _statement(node, callee or callee_name)
         if node in dying:
             line += "; del " + ", ".join(_identifier(dead.name) for dead in dying[node])
         if comments and node.op != "output":
@@ -108,25 +108,16 @@ def callee_name(node: fx.Node) -> str:
     raise InternalError("E0901", f"target {target} of node {node.name} has no public name")
 
 
-def _parameters(stage: Stage, state: str) -> list[str]:
-    return [state, *(_identifier(stage.placeholder(spec.name).name) for spec in stage.inputs)]
+def _parameters(stage: Stage) -> list[str]:
+    return ["weights", *(_identifier(stage.placeholder(spec.name).name) for spec in stage.inputs)]
 
 
-def _state_name(stage: Stage) -> str:
-    """ "weights", unless a value of the stage is called so."""
-    taken = {node.name for node in stage.graph.nodes}
-    name = "weights"
-    while name in taken:
-        name += "_"
-    return name
-
-
-def _statement(node: fx.Node, state: str, callee: Callable[[fx.Node], str]) -> str:
+def _statement(node: fx.Node, callee: Callable[[fx.Node], str]) -> str:
     if node.op == "output":
         return f"return {_literal(tuple(node.args[0]))}"  # type: ignore[arg-type]
     name = _identifier(node.name)
     if node.op == "get_attr":
-        return f"{name} = {state}[{node.target!r}]"
+        return f"{name} = weights[{node.target!r}]"
     if node.op == "call_function":
         return f"{name} = {_call(node, callee)}"
     raise InternalError("E0901", f"node {node.name} has the unexpected kind {node.op!r}")
@@ -174,6 +165,7 @@ def _comment(node: fx.Node, names: dict[str, str]) -> str:
 
 
 def _identifier(name: str) -> str:
-    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__"):
+    word = name.isidentifier() and not keyword.iskeyword(name)
+    if not word or name.startswith("__") or name in RESERVED:
         raise InternalError("E0901", f"{name!r} cannot be a name in a program")
     return name

@@ -23,7 +23,7 @@ class Site:
         layer: layer index, None outside the layers.
         layers: number of layers of the program.
         node: name of the graph node.
-        weight: name of the weight it reads, None for attention. Sites with the same weight share it.
+        weight: name of the weight it reads, None for attention; sites with the same name share it.
         shape: shape of that weight.
         params: number of its elements.
         heads, kv_heads: of attention.

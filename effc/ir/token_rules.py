@@ -7,76 +7,15 @@ An operator without a rule is an obstacle: nobody has thought about it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 
+from effc.ir.axis import Axis, expression, tensors
 from effc.ir.pattern import op_name
 
-
-@dataclass(frozen=True)
-class Axis:
-    """A symbolic size that is followed through shapes, e.g. the number of tokens.
-
-    A dimension *holds* the axis when its size depends on the symbol. Its entries are then numbered
-    by (outer symbols, this symbol, integers) in row-major order; the rules keep it so.
-
-    Attributes:
-        symbol: of the size.
-        outer: symbols of axes that lie outside of this one wherever both share a dimension.
-        noun: what the entries are called in messages.
-        place: the dimension of queries, keys and values that is this axis.
-    """
-
-    symbol: sympy.Expr
-    outer: frozenset[sympy.Expr]
-    noun: str
-    place: int
-
-    def dims(self, tensor: torch.Tensor) -> list[int]:
-        """Dimensions that hold the axis."""
-        return [d for d, size in enumerate(tensor.shape) if self.in_number(size)]
-
-    def in_number(self, value: Any) -> bool:
-        """Whether a symbolic number depends on the size of the axis."""
-        symbolic = isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool)
-        return symbolic and self.symbol in value.node.expr.free_symbols
-
-    def numbers(self, node: fx.Node) -> bool:
-        """Whether a call computes with a number that depends on the size of the axis."""
-        return any(self.in_number(n.meta.get("val")) for n in node.all_input_nodes)
-
-    def stride(self, tensor: torch.Tensor) -> sympy.Expr | None:
-        """Elements between one entry of the axis and the next in row-major order."""
-        dims = self.dims(tensor)
-        if not dims:
-            return None
-        inner = sympy.Integer(1)
-        for factor in sympy.Mul.make_args(_expression(tensor.shape[dims[0]])):
-            if factor != self.symbol and factor not in self.outer:
-                inner *= factor
-        for later in tensor.shape[dims[0] + 1 :]:
-            inner *= _expression(later)
-        return inner
-
-
 Rule = Callable[[Axis, fx.Node], str]
-
-
-def _expression(size: Any) -> sympy.Expr:
-    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
-
-
-def tensors(value: Any) -> list[torch.Tensor]:
-    """All tensors in a value, a list or a tuple."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, list | tuple):
-        return [t for item in value for t in tensors(item)]
-    return []
 
 
 def rule_of(node: fx.Node) -> Rule | None:
@@ -230,7 +169,7 @@ def attends(axis: Axis, node: fx.Node) -> str:
     for operand in node.args[:3]:
         tensor = operand.meta["val"]  # type: ignore[union-attr]
         size = tensor.shape[axis.place]
-        if axis.dims(tensor) != [axis.place] or _expression(size) != axis.symbol:
+        if axis.dims(tensor) != [axis.place] or expression(size) != axis.symbol:
             return f"does not find the {axis.noun} in dimension {axis.place}"
     sinks = node.args[9] if len(node.args) > 9 else None
     held = isinstance(sinks, fx.Node) and axis.dims(sinks.meta["val"])
@@ -273,8 +212,9 @@ RULES: dict[str, Rule] = _table(
     fills=(
         fills,
         """aten.ones_like.default aten.zeros_like.default aten.full_like.default
-        aten.empty_like.default aten.new_empty.default aten.empty.memory_format aten.zeros.default aten.ones.default aten.full.default
-        aten.new_zeros.default aten.new_ones.default aten.new_full.default""",
+        aten.empty_like.default aten.new_empty.default aten.empty.memory_format
+        aten.zeros.default aten.ones.default aten.full.default aten.new_zeros.default
+        aten.new_ones.default aten.new_full.default""",
     ),
     moves=(
         moves,
@@ -295,9 +235,13 @@ RULES: dict[str, Rule] = _table(
         aten.mean.dim aten.amax.default aten.amin.default aten.max.dim aten.min.dim
         aten.argmax.default aten.any.dim aten.all.dim aten.var.correction aten.var.dim
         aten.std.correction aten.std.dim aten.logsumexp.default aten.prod.dim_int
-        aten.cumsum.default aten.cumprod.default aten.narrow.default aten.select.int aten.index_select.default aten.flip.default""",
+        aten.cumsum.default aten.cumprod.default aten.narrow.default aten.select.int
+        aten.index_select.default aten.flip.default""",
     ),
-    first_dim_at_1=(along(1, 0), "aten.cat.default aten.slice.Tensor aten.unbind.int"),
+    first_dim_at_1=(
+        along(1, 0),
+        "aten.cat.default aten.concat.default aten.slice.Tensor aten.unbind.int",
+    ),
     last_dim_at_1=(along(1, -1), "aten.sort.default aten.argsort.default aten.glu.default"),
     dim_at_2=(
         along(2),

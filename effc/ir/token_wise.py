@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from effc.ir.axis import Axis, tensors
 from effc.ir.pattern import op_name
 from effc.ir.program import Stage
-from effc.ir.token_rules import Axis, rule_of, tensors
+from effc.ir.token_rules import rule_of
 
 _SIZES = ("aten.sym_size.int", "aten.sym_numel.default", "aten.sym_stride.int")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import effc
+from effc.compiler import inspect_model
 from effc.diagnostics import (
     ArtifactError,
     ExitCode,
@@ -22,6 +23,7 @@ from effc.diagnostics import (
 from effc.ir.pattern import op_name
 from effc.ir.printer import print_program
 from effc.kernels.packing.group_affine import GroupAffine
+from effc.passes.registry import method_infos
 from effc.spec.parse import load_policy
 from tests.conftest import Golden
 from tests.programs import decode_inputs, run, run_text, same_bits
@@ -48,6 +50,11 @@ def original(tiny_llama: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny_llama, attn_implementation="eager").eval()
 
 
+@pytest.fixture(scope="module")
+def sites(tiny_llama: Path) -> list[dict[str, Any]]:
+    return inspect_model(tiny_llama)["sites"]
+
+
 def test_golden_decode_program(four_bit: effc.CompiledModel, golden: Golden) -> None:
     golden.check(print_program(four_bit.program))
 
@@ -65,24 +72,16 @@ def test_logits_are_made_for_the_rows_asked_for(four_bit: effc.CompiledModel) ->
     assert head == ["effc.select_rows.default", "effc.quantized_linear.default", "aten.add.Tensor"]
 
 
-@pytest.mark.parametrize("form", ("dict", "path", "text path", "policy"))
-def test_every_form_of_a_policy(
-    form: str, four_bit: effc.CompiledModel, tiny_llama: Path, tmp_path: Path
+def test_policy_file_and_dict_mean_the_same(
+    four_bit: effc.CompiledModel, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    from effc.passes.registry import method_infos
-
     path = tmp_path / "policy.toml"
-    path.write_text(
-        'version = 1\n[[quantize]]\nwhere = "linear or embedding"\nmethod = "rtn"\nbits = 4\ngroup = 32\n'
-    )
-    spec: Any = {
-        "dict": FOUR_BIT,
-        "path": path,
-        "text path": str(path),
-        "policy": load_policy(path, method_infos()),
-    }[form]
-    fast = effc.optimize(tiny_llama, spec)
+    rule = 'where = "linear or embedding"\nmethod = "rtn"\nbits = 4\ngroup = 32\n'
+    path.write_text(f"version = 1\n[[quantize]]\n{rule}")
+    fast = effc.optimize(tiny_llama, path)
     assert print_program(fast.program) == print_program(four_bit.program)
+    assert load_policy(path, method_infos()) == load_policy(FOUR_BIT, method_infos())
+    assert fast.report["policy"] == path.read_text()
 
 
 def test_no_policy_changes_no_logit(tiny_llama: Path, original: Any) -> None:
@@ -95,12 +94,14 @@ def test_no_policy_changes_no_logit(tiny_llama: Path, original: Any) -> None:
     assert "nothing was measured: the policy has no [quality]" in fast.report["notes"]
 
 
-@pytest.mark.parametrize("symmetric", (True, False))
-@pytest.mark.parametrize(("bits", "group"), ((4, 32), (8, 64), (4, "row")))
+@pytest.mark.parametrize(
+    ("bits", "group", "symmetric"),
+    ((4, 32, True), (4, 32, False), (8, 64, True), (4, "row", False)),
+)
 def test_bytes_equal_the_closed_form(
-    bits: int, group: int | str, symmetric: bool, tiny_llama: Path
+    bits: int, group: int | str, symmetric: bool, tiny_llama: Path, sites: list[dict[str, Any]]
 ) -> None:
-    """b bits per weight padded to whole groups, fp16 scales, b bits per zero point in whole bytes."""
+    """b bits per weight in whole groups, fp16 scales, b bits per zero point in whole bytes."""
     options = {"bits": bits, "group": group, "symmetric": symmetric}
     fast = effc.optimize(tiny_llama, {"version": 1, "quantize": [quantize("all", **options)]})
     held: dict[str, int] = {}
@@ -109,7 +110,7 @@ def test_bytes_equal_the_closed_form(
         if plane in ("codes", "scale", "zero"):
             assert weight.load().nbytes == weight.nbytes
             held[base] = held.get(base, 0) + weight.nbytes
-    served = [s for s in _sites(tiny_llama) if s["kind"] in ("linear", "embedding")]
+    served = [s for s in sites if s["kind"] in ("linear", "embedding")]
     assert set(held) == {site["weight"] for site in served}
     for site in served:
         rows, columns = site["shape"]
@@ -124,12 +125,6 @@ def test_bytes_equal_the_closed_form(
     assert {site["site"] for site in fast.report["plan"]} == {site["name"] for site in served}
 
 
-def _sites(folder: Path) -> list[dict[str, Any]]:
-    from effc.compiler import inspect_model
-
-    return inspect_model(folder)["sites"]
-
-
 def test_rule_on_the_head_alone_keeps_the_embedding(tiny_llama: Path, original: Any) -> None:
     spec = {"version": 1, "quantize": [quantize('name("lm_head")', activations="source")]}
     fast = effc.optimize(tiny_llama, spec)
@@ -141,7 +136,9 @@ def test_rule_on_the_head_alone_keeps_the_embedding(tiny_llama: Path, original: 
         f"{name}.codes",
         f"{name}.scale",
     }
-    note = f"weight {name!r} is shared by model.embed_tokens, lm_head and comes apart: one copy each"
+    note = (
+        f"weight {name!r} is shared by model.embed_tokens, lm_head and comes apart: one copy each"
+    )
     assert note in fast.report["notes"]
     assert fast.report["bytes"]["weights_after"] > fast.report["bytes"]["weights_before"]
     layout = GroupAffine(4, 32, True)
@@ -164,7 +161,9 @@ def test_overlapping_rules(tiny_llama: Path) -> None:
     bits = {step["site"]: step["options"].get("bits", 4) for step in fast.report["plan"]}
     assert {site for site, b in bits.items() if b == 8} == {s for s in bits if ".layers.1." in s}
     assert "[[quantize]] rule 2 overrides rule 1 at 7 sites" in fast.report["notes"]
-    used = {n.args[5] for _, n in fast.program.nodes() if op_name(n) == "effc.quantized_linear.default"}
+    used = {
+        n.args[5] for _, n in fast.program.nodes() if op_name(n) == "effc.quantized_linear.default"
+    }
     assert used == {4, 8}
 
 
@@ -215,55 +214,26 @@ def test_nothing_is_overwritten_without_force(four_bit: effc.CompiledModel, tmp_
     assert torch.equal(effc.load(out)(IDS).logits, four_bit(IDS).logits)
 
 
-class Weighted(torch.nn.Module):
-    def forward(self, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        return x - weights
-
-
-class Builtin(torch.nn.Module):
-    def forward(self, x: torch.Tensor, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
-        return x - input
-
-
-@pytest.mark.parametrize(
-    "module",
-    (
-        Weighted(),
-        pytest.param(
-            Builtin(),
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=ArtifactError,
-                reason="effc.ir.serialize takes the name of a placeholder for that of its input",
-            ),
-        ),
-    ),
-    ids=("weights", "input"),
-)
-def test_saved_module_keeps_the_names_of_its_inputs(
-    module: torch.nn.Module, tmp_path: Path
-) -> None:
-    x, y = torch.randn(3, 2), torch.randn(3, 2)
-    effc.optimize(module, example_inputs=(x, y)).save(tmp_path / "out")
-    assert torch.equal(effc.load(tmp_path / "out")(x, y), x - y)
-
-
-@pytest.mark.parametrize("dtype", ("float16", "bfloat16", "float32"))
+@pytest.mark.parametrize("dtype", ("float16", "bfloat16"))
 def test_target_dtype(dtype: str, tiny_llama: Path) -> None:
     fast = effc.optimize(tiny_llama, {"version": 1, "target": {"dtype": dtype}})
     wanted = getattr(torch, dtype)
     assert fast(IDS).logits.dtype == wanted
     assert {w.dtype for n, w in fast.program.weights.items() if n.endswith("weight")} == {wanted}
-    assert fast.report["bytes"]["weights_after"] == sum(w.nbytes for w in fast.program.weights.values())
+    assert fast.report["bytes"]["weights_after"] == sum(
+        w.nbytes for w in fast.program.weights.values()
+    )
 
 
 def test_target_dtype_of_a_module_must_be_its_own() -> None:
     module, example = torch.nn.Linear(2, 2), (torch.ones(2, 2),)
     with pytest.raises(ModelError, match="E0304.*target.dtype is torch.float16"):
-        effc.optimize(module, {"version": 1, "target": {"dtype": "float16"}}, example_inputs=example)
+        effc.optimize(
+            module, {"version": 1, "target": {"dtype": "float16"}}, example_inputs=example
+        )
 
 
-@pytest.mark.parametrize(("asked", "used", "noted"), ((8, 8, False), (256, 256, False), (999, 256, True)))
+@pytest.mark.parametrize(("asked", "used", "noted"), ((8, 8, False), (999, 256, True)))
 def test_target_context(asked: int, used: int, noted: bool, tiny_llama: Path) -> None:
     fast = effc.optimize(tiny_llama, {"version": 1, "target": {"context": asked}})
     assert fast.program.info.context == used
@@ -302,23 +272,21 @@ def test_what_is_no_policy(tiny_llama: Path) -> None:
         effc.optimize(tiny_llama, {"version": 1, "quantise": []})
 
 
-@pytest.mark.parametrize("training", (True, False))
-def test_model_in_memory_is_left_as_it_was(training: bool, tiny_llama: Path) -> None:
+def test_model_in_memory_is_left_as_it_was(tiny_llama: Path, four_bit: effc.CompiledModel) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny_llama, attn_implementation="sdpa")
-    model.train(training)
+    model.train()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     pointers = {name: p.data_ptr() for name, p in model.named_parameters()}
     fast = effc.optimize(model, FOUR_BIT)
     assert model.config._attn_implementation == "sdpa"
-    assert all(part.training == training for part in model.modules())
+    assert all(part.training for part in model.modules())
     assert {name: p.data_ptr() for name, p in model.named_parameters()} == pointers
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     for part in model.modules():
         assert not part._forward_hooks and not part._forward_pre_hooks
-    folder = effc.optimize(tiny_llama, FOUR_BIT)
-    assert torch.equal(fast(IDS).logits, folder(IDS).logits)
+    assert torch.equal(fast(IDS).logits, four_bit(IDS).logits)
 
 
 @pytest.mark.parametrize("call", ("()", "(ids, ids, ids)", "(inputs=ids)", "(ids, positions=ids)"))

@@ -27,7 +27,7 @@ _SIZES: dict[int, str] = {
         encoder_attention_heads index_n_heads linear_num_value_heads num_experts
         num_local_experts n_routed_experts moe_num_experts""",
     2: """num_key_value_heads num_experts_per_tok moe_topk top_k moe_top_k num_kv_heads
-        num_experts_per_token moe_k swa_num_key_value_heads encoder_layers num_encoder_layers
+        num_experts_per_token moe_k swa_num_key_value_heads
         linear_num_key_heads num_attention_groups experts_per_token""",
     1: """n_group topk_group n_shared_experts num_shared_experts first_k_dense_replace
         mamba_n_groups n_groups""",
@@ -49,7 +49,7 @@ _SIZES: dict[int, str] = {
 TABLE: dict[str, Any] = {name: size for size, names in _SIZES.items() for name in names.split()}
 _LAYERS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers",
-    "num_decoder_layers",
+    "num_decoder_layers", "encoder_layers", "num_encoder_layers",
 )  # fmt: skip
 # Left empty by classes that need them anyway.
 _NEEDED = {"head_dim": 16, "num_key_value_heads": 2, "num_experts_per_tok": 2,
@@ -57,8 +57,8 @@ _NEEDED = {"head_dim": 16, "num_key_value_heads": 2, "num_experts_per_tok": 2,
 _SWITCHES = {"is_decoder": True, "add_cross_attention": False, "initializer_range": 0.02}
 # An end token would cut the comparison short; padding may have a meaning inside the model.
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-# Latent attention: a head is a rotated part and another one.
-_LATENT = {"head_dim": 8, "qk_head_dim": 24}
+# Latent attention: a head is a rotated part and another one, and no keys are shared.
+_LATENT = {"head_dim": 8, "qk_head_dim": 24, "num_key_value_heads": 4}
 
 
 def shrink(cls: type[Any], overrides: dict[str, Any] | None = None) -> Any:

@@ -80,14 +80,17 @@ _ROBERTA = {"pad_token_id": 1}
 
 # What shrinking by names gets wrong.
 _OVERRIDES: dict[str, dict[str, Any]] = {
+    "Bamba": {"attn_layer_indices": [1]},
     "Camembert": _ROBERTA,
     "CTRL": {"dff": 96},
     "Data2VecText": _ROBERTA,
     "Dots3Note": {"num_key_value_heads": 4},
     "Dots3NoteText": {"num_key_value_heads": 4},
-    "CohereCompassText": {"num_hidden_layers": 4, "layer_types": _MIXED},
+    "CohereCompassText": {"num_hidden_layers": 4, "layer_types": _MIXED,
+                          "rope_parameters": {kind: {"rope_type": "default", "rope_theta": 1e4}
+                                              for kind in set(_MIXED)}},
     "Gemma3nText": {"num_hidden_layers": 4, "layer_types": _MIXED, "num_kv_shared_layers": 2,
-                    "intermediate_size": [96] * 4, "activation_sparsity_pattern": [0.5, 0, 0, 0]},
+                    "intermediate_size": [96] * 4, "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0]},
     "Lfm2": _CONVOLUTIONS,
     "Lfm2Moe": {**_CONVOLUTIONS, "num_dense_layers": 1},
     "Mamba2": {"num_heads": 8, "head_dim": 16},
@@ -97,6 +100,6 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "RobertaPreLayerNorm": _ROBERTA,
     "XLMRoberta": _ROBERTA,
     "XLMRobertaXL": _ROBERTA,
-    "Xmod": {**_ROBERTA, "default_language": "en_XX"},
+    "Xmod": {**_ROBERTA, "languages": ["en_XX"], "default_language": "en_XX"},
     "Zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip

@@ -89,14 +89,18 @@ def texts(batch: int) -> tuple[Tensor, ...]:
 def flat(result: Any) -> list[Tensor]:
     if isinstance(result, Tensor):
         return [result]
-    values = result if isinstance(result, tuple) else (
-        result if isinstance(result, dict) else vars(result)
-    ).values()
+    values = (
+        result
+        if isinstance(result, tuple)
+        else (result if isinstance(result, dict) else vars(result)).values()
+    )
     return list(values)
 
 
 CASES = pytest.mark.parametrize(
-    ("make", "inputs"), ((Mlp, rows), (Cnn, images), (Encoder, texts)), ids=("mlp", "cnn", "encoder")
+    ("make", "inputs"),
+    ((Mlp, rows), (Cnn, images), (Encoder, texts)),
+    ids=("mlp", "cnn", "encoder"),
 )
 
 
@@ -127,7 +131,9 @@ def test_module_is_left_as_it_was(make: Any, inputs: Any) -> None:
     frozen = next(m for m in module.modules() if isinstance(m, nn.Linear))
     frozen.eval()  # a part in another mode than the whole
     modes = [m.training for m in module.modules()]
-    state = {name: (t, t.clone(), t.data_ptr()) for name, t in module.state_dict(keep_vars=True).items()}
+    state = {
+        name: (t, t.clone(), t.data_ptr()) for name, t in module.state_dict(keep_vars=True).items()
+    }
     effc.optimize(module, example_inputs=inputs(2))
     assert [m.training for m in module.modules()] == modes
     for name, now in module.state_dict(keep_vars=True).items():
@@ -206,16 +212,17 @@ def test_decoder_knows_its_vocabulary_and_assumes_a_context() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "example", "reason"),
+    ("module", "example"),
     (
-        (OwnPositions(), example_ids()[:1], "the program is no decoder: it needs a stage 'forward' of ids, positions"),
-        (Mlp(), rows(2), "the program is no decoder: it needs a stage 'forward' of ids, positions"),
+        (OwnPositions(), example_ids()[:1]),
+        (Mlp(), rows(2)),
     ),
     ids=("own-positions", "mlp"),
-)  # fmt: skip
-def test_what_is_no_decoder_can_be_called_only(module: Any, example: Any, reason: str) -> None:
+)
+def test_what_is_no_decoder_can_be_called_only(module: Any, example: Any) -> None:
     module = module.eval()
     fast = effc.optimize(module, example_inputs=example)
+    reason = "the program is no decoder: it needs a stage 'forward' of ids, positions"
     assert CANNOT + reason in fast.report["notes"]
     assert not any("context" in note for note in fast.report["notes"])
     torch.testing.assert_close(fast(*example), module(*example), rtol=1e-6, atol=1e-6)
@@ -342,4 +349,7 @@ def test_buffers_and_tied_parameters() -> None:
     program = capture(Both(), torch.ones(2, 4))
     assert set(program.weights) == {"a.weight", "shift"}
     assert program.weights.ties == {"b.weight": "a.weight"}
-    assert program.weights["b.weight"].load().data_ptr() == program.weights["a.weight"].load().data_ptr()
+    assert (
+        program.weights["b.weight"].load().data_ptr()
+        == program.weights["a.weight"].load().data_ptr()
+    )

@@ -83,7 +83,8 @@ def test_conflict_is_refused_with_its_reason() -> None:
     with pytest.raises(PassError) as caught:
         order([named("a", conflicts={"b": "both rewrite the cache"}), named("b")])
     assert str(caught.value) == (
-        "error[E0403]: 'a' and 'b' exclude one another: both rewrite the cache\nhelp: keep one of them"
+        "error[E0403]: 'a' and 'b' exclude one another: both rewrite the cache\n"
+        "help: keep one of them"
     )
     assert ordered(named("a", conflicts={"b": "no"}), named("c")) == ["a", "c"]
 
@@ -100,9 +101,7 @@ def test_observer_sees_every_pass_in_order() -> None:
     assert [(v.pass_name, v.status) for v in verdicts] == [("a", "no change"), ("b", "no change")]
 
 
-@pytest.mark.parametrize(
-    ("check", "caught_by"), ((0, None), (1, "second"), (2, "first"))
-)
+@pytest.mark.parametrize(("check", "caught_by"), ((0, None), (1, "second"), (2, "first")))
 def test_when_programs_are_verified(check: int, caught_by: str | None) -> None:
     program = program_of(lambda call, n: call(aten.sin.default, n["x"]))
     program.stages["forward"].outputs = ()  # illegal from the start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from effc.ir.printer import last_uses, print_program, print_stage
 from effc.ir.program import Program
 from tests.conftest import Golden
 from tests.ir.graphs import aten, node_called, program_of
-from tests.programs import capture, run, run_text, same_bits
+from tests.programs import capture, run_text, same_bits
 
 SMALL = st.integers(-3, 5)
 ARITHMETIC = (
@@ -37,7 +38,7 @@ def test_literals() -> None:
     def build(call, n):  # noqa: ANN001, ANN202
         a = call(aten.clamp.default, n["x"], float("-inf"), float("inf"))
         b = call(aten.to.dtype, call(aten.mul.Tensor, a, -0.0), torch.bfloat16)
-        c = call(aten.full_like.default, b, float("nan"), device=torch.device("cpu"))
+        c = call(aten.full_like.default, b, float("nan"), device=torch.device("cpu:0"))
         return call(aten.slice.Tensor, c, 1, 0, 2**63 - 1), call(aten.sum.dim_IntList, c, [0], True)
 
     program = program_of(build)
@@ -47,7 +48,8 @@ def test_literals() -> None:
         'clamp = torch.ops.aten.clamp.default(x, float("-inf"), float("inf"))',
         "mul = torch.ops.aten.mul.Tensor(clamp, -0.0)",
         "to = torch.ops.aten.to.dtype(mul, torch.bfloat16)",
-        'full_like = torch.ops.aten.full_like.default(to, float("nan"), device=torch.device("cpu"))',
+        'full_like = torch.ops.aten.full_like.default(to, float("nan"), '
+        'device=torch.device("cpu:0"))',
         "slice_1 = torch.ops.aten.slice.Tensor(full_like, 1, 0, 9223372036854775807)",
         "sum_1 = torch.ops.aten.sum.dim_IntList(full_like, [0], True)",
         "return (slice_1, sum_1,)",
@@ -86,21 +88,29 @@ def test_arithmetic_on_sizes_means_what_it_meant(
 
 
 class Named(torch.nn.Module):
+    """Inputs and a parameter with names that the printed text needs itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.ones(3))
+        self.math = torch.nn.Parameter(2 * torch.ones(3))
+
     def forward(self, input, weights, torch, float) -> Any:  # noqa: A002, ANN001
-        return {"input": input + weights, "lambda_": torch * float}
+        return {"input": input + weights * self.weights, "torch": torch * float * self.math}
 
 
-def test_inputs_may_be_called_like_anything() -> None:
-    values = [torch.randn(2, 3) for _ in range(4)]
-    program = capture(Named(), *values)
+def test_inputs_and_weights_may_be_called_like_anything(tmp_path: Path) -> None:
+    module, values = Named().eval(), [torch.randn(2, 3) for _ in range(4)]
     inputs = dict(zip(("input", "weights", "torch", "float"), values, strict=True))
-    expected = Named()(*values)
-    assert same_bits(run(program, "forward", inputs), expected)
-    assert same_bits(run_text(program, "forward", inputs), expected)
-    fast = effc.optimize(Named(), example_inputs=inputs)
-    got = fast(**inputs)
-    assert same_bits(vars(got), expected)
-    assert same_bits(vars(fast(*values)), expected)
+    expected = module(*values)
+    program = capture(module, *values)
+    inside = {f"{name}_": value for name, value in inputs.items()}
+    assert same_bits(run_text(program, "forward", inside), expected)
+    fast = effc.optimize(module, example_inputs=inputs)
+    fast.save(tmp_path / "out")
+    for model in (fast, effc.load(tmp_path / "out")):
+        assert same_bits(vars(model(**inputs)), expected)
+        assert same_bits(vars(model(*values)), expected)
 
 
 def test_release_forgets_each_value_after_its_last_use() -> None:
@@ -129,6 +139,7 @@ def test_release_forgets_each_value_after_its_last_use() -> None:
         (lambda n: n.update_arg(0, object), "a type is no literal of a program"),
         (lambda n: setattr(n, "target", lambda x: x), "has no public name"),
         (lambda n: setattr(n, "name", "a b"), "'a b' cannot be a name in a program"),
+        (lambda n: setattr(n, "name", "weights"), "'weights' cannot be a name in a program"),
         (lambda n: setattr(n, "name", "class"), "'class' cannot be a name in a program"),
         (lambda n: setattr(n, "name", "__import__"), "cannot be a name in a program"),
         (lambda n: setattr(n, "op", "call_module"), "has the unexpected kind 'call_module'"),
@@ -143,7 +154,9 @@ def test_what_cannot_be_printed_is_refused(break_: Any, message: str) -> None:
 
 def test_several_stages_are_one_text(golden: Golden) -> None:
     first = program_of(lambda call, n: call(aten.sin.default, n["x"]))
-    second = program_of(lambda call, n: call(aten.mul.Tensor, n["x"], n["a.b"]), weights={"a.b": torch.ones(4)})
+    second = program_of(
+        lambda call, n: call(aten.mul.Tensor, n["x"], n["a.b"]), weights={"a.b": torch.ones(4)}
+    )
     second.stages["forward"].name = "second"
     node = node_called(second, "mul")
     node.meta.update(path="layers.0.act", layer=0, kernel="fast")

@@ -110,5 +110,7 @@ def test_check_and_pattern_give_reasons() -> None:
     assert journal.misses == [
         NearMiss("cancel-negations", "forward", "neg", "found placeholder, not aten.neg.default"),
         NearMiss("sink-negation", "forward", "sin", "the input stays"),
-        NearMiss("sink-negation", "forward", "sin_1", "found aten.exp.default, not aten.neg.default"),
+        NearMiss(
+            "sink-negation", "forward", "sin_1", "found aten.exp.default, not aten.neg.default"
+        ),
     ]

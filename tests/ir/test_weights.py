@@ -18,7 +18,11 @@ def test_shape_and_bytes_need_no_values() -> None:
     weight = Weight((3, 5), torch.float16, never, "file:w")
     assert (weight.numel, weight.nbytes) == (15, 30)
     mapped = weight.map(torch.t, shape=(5, 3), origin="transpose of file:w")
-    assert (mapped.shape, mapped.dtype, mapped.origin) == ((5, 3), torch.float16, "transpose of file:w")
+    assert (mapped.shape, mapped.dtype, mapped.origin) == (
+        (5, 3),
+        torch.float16,
+        "transpose of file:w",
+    )
     with pytest.raises(AssertionError, match="read"):
         mapped.load()
 

@@ -226,7 +226,7 @@ def _decoder() -> Program:
 
 
 def _cached() -> Program:
-    program = _decoder()
+    program = _captured(_decoder).copy()
     run_passes(program, InsertCache(page_size=4))
     return program
 
@@ -251,7 +251,7 @@ def _module(module: Callable[[], nn.Module], **inputs: Tensor) -> dict[str, Any]
 
 def _decode() -> Inputs:
     ids, _ = example_ids(1, 7)
-    return decode_inputs(_cached(), ids)
+    return decode_inputs(_captured(_cached), ids)
 
 
 PAIRS = values(1, 1, 3, 8, seed=1), values(1, 1, 3, 8, seed=2)

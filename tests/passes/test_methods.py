@@ -79,7 +79,9 @@ def test_every_option_survives_the_policy_text(table: str, name: str, where: str
         again = parse_policy(dump_policy(policy), methods=registry.method_infos())
         assert again == policy
         (read,) = getattr(again, table)
-        assert registry.method(table, name)(**read.options) == registry.method(table, name)(**options)
+        assert registry.method(table, name)(**read.options) == registry.method(table, name)(
+            **options
+        )
 
 
 def _values(annotation: str) -> list[object]:
@@ -97,7 +99,9 @@ def test_bytes_are_those_of_the_planes(
     method = registry.method(table, name)()
     planes = method.quantize(torch.randn(shape))
     specs = {plane: (tuple(t.shape), t.dtype) for plane, t in planes.items()}
-    assert {p: (tuple(sizes), dtype) for p, (sizes, dtype) in method.plane_specs(shape).items()} == specs
+    assert {
+        p: (tuple(sizes), dtype) for p, (sizes, dtype) in method.plane_specs(shape).items()
+    } == specs
     assert method.bytes(shape) == sum(t.nbytes for t in planes.values())
 
 

@@ -69,7 +69,9 @@ def test_steps_are_the_served_sites_in_order(methods: MethodTable) -> None:
     plan = planned(methods, rule("all", "bits = 8"))
     served = [site for site in SITES if site.kind in KINDS]
     assert [step.site for step in plan.steps] == served
-    assert {(s.table, s.method, dict(s.options)["bits"]) for s in plan.steps} == {("quantize", "rtn", 8)}
+    assert {(s.table, s.method, dict(s.options)["bits"]) for s in plan.steps} == {
+        ("quantize", "rtn", 8)
+    }
     assert plan.skipped == tuple(
         (f"layers.{i}.norm", "quantize does not serve sites of kind norm") for i in range(4)
     )
@@ -106,7 +108,10 @@ UNTIED = "weight 'tokens.weight' is shared by tokens, head and comes apart: one 
         ((rule("layer == 1"),), False),
         ((rule("linear"), rule("embedding", "bits = 8")), True),
         ((rule("linear"), rule("embedding")), False),
-        ((rule("linear", "bits = 8\ngroup = 64"), rule("embedding", "group = 64\nbits = 8")), False),
+        (
+            (rule("linear", "bits = 8\ngroup = 64"), rule("embedding", "group = 64\nbits = 8")),
+            False,
+        ),
         ((rule("all"), rule('name("head")')), False),
         ((rule("linear or embedding"), rule('name("head")', "samples = 2", "calibrated")), True),
     ),
@@ -136,7 +141,9 @@ def test_model_without_sites(methods: MethodTable) -> None:
 
 
 def test_optional_rule_may_match_nothing(methods: MethodTable) -> None:
-    plan = planned(methods, rule("experts", "optional = true"), rule("embedding", "optional = true"))
+    plan = planned(
+        methods, rule("experts", "optional = true"), rule("embedding", "optional = true")
+    )
     assert list(chosen(plan)) == ["tokens"]
     assert plan.notes[0].startswith("policy.toml:3:")
     assert plan.notes[0].endswith("it is optional")

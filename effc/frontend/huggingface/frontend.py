@@ -20,6 +20,7 @@ import torch
 from effc.diagnostics import ModelError
 from effc.frontend import capture
 from effc.frontend.huggingface import checkpoint, interfaces
+from effc.frontend.huggingface.model import empty_model, refuse_uncacheable
 from effc.ir.program import InputSpec, ModelInfo, Program
 from effc.ir.weights import Weight, Weights
 
@@ -65,7 +66,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None) -> Program:
     tensors = checkpoint.open_checkpoint(folder)
     dtype = dtype or _checkpoint_dtype(config, tensors)
     with _quiet():
-        model = _empty_model(config, dtype, folder)
+        model = empty_model(config, dtype, folder)
         weights = checkpoint.match_to_model(model, tensors, dtype, str(folder))
         program = _capture(model, str(folder))
     _fill(program.weights, model, weights)
@@ -146,70 +147,6 @@ def _checkpoint_dtype(config: Any, tensors: dict[str, Weight]) -> torch.dtype:
     return declared or (max(set(floats), key=floats.count) if floats else torch.float32)
 
 
-def _empty_model(config: Any, dtype: torch.dtype, folder: Path) -> Any:
-    """The model's modules with real buffers and parameters whose memory is never touched."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-    from transformers.initialization import no_init_weights
-
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ModelError(
-            "E0302",
-            f"{type(config).__name__} has no causal language model in transformers",
-            where=str(folder),
-            help="effc takes decoder-only language models from Hugging Face folders",
-        )
-    interfaces.register()
-    cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    refuse_rope(config, str(folder))
-    try:
-        with no_init_weights():
-            model = cls._from_config(
-                config,
-                dtype=dtype,
-                attn_implementation=interfaces.NAME,
-                experts_implementation=interfaces.NAME,
-            )
-        model.tie_weights()
-    except KeyError as error:
-        if error.args != (interfaces.NAME,):
-            raise _unbuilt(cls, error, folder) from error
-        raise ModelError(
-            "E0302",
-            f"{cls.__name__} chooses among attention classes of its own, where no other can be "
-            "registered",
-            where=str(folder),
-            help="effc takes models that use the library's attention interface",
-        ) from error
-    except Exception as error:
-        raise _unbuilt(cls, error, folder) from error
-    return model.eval()
-
-
-def _unbuilt(cls: type, error: Exception, folder: Path) -> ModelError:
-    reason = next(iter(str(error).strip().splitlines()), "")
-    return ModelError(
-        "E0302",
-        f"{cls.__name__} cannot be built from its configuration ({type(error).__name__}: {reason})",
-        where=str(folder),
-    )
-
-
-def refuse_rope(config: Any, place: str) -> None:
-    """Rope scalings whose angles depend on the longest sequence so far cannot use a cache."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    nested = [v for v in parameters.values() if isinstance(v, dict)] or [parameters]
-    for entry in nested:
-        kind = entry.get("rope_type", "default")
-        if kind in ("dynamic", "longrope"):
-            raise ModelError(
-                "E0302",
-                f"rope scaling {kind!r} changes all angles with the length of the sequence, "
-                "so keys in a cache would go stale",
-                where=place,
-                help="use a checkpoint with linear, yarn or llama3 scaling",
-            )
-
-
 class _Decoder(torch.nn.Module):
     """The library's model as a function of ids and positions."""
 
@@ -234,7 +171,7 @@ def _capture(model: Any, place: str) -> Program:
         "ids": torch.zeros(2, 7, dtype=torch.long),
         "positions": torch.arange(7).expand(2, 7).contiguous(),
     }
-    _refuse_no_positions(model, place)
+    refuse_uncacheable(model, place)
     shapes = {name: {0: batch, 1: tokens} for name in example}
     exported = capture.export(_Decoder(model), example, shapes, place)
     inputs = tuple(InputSpec(name, torch.int64, ("B", "T")) for name in example)
@@ -243,19 +180,6 @@ def _capture(model: Any, place: str) -> Program:
     )
     info = ModelInfo(model.config.model_type, place)
     return Program({"forward": captured.stage}, captured.weights, info)
-
-
-def _refuse_no_positions(model: Any, place: str) -> None:
-    import inspect
-
-    if "position_ids" not in inspect.signature(model.forward).parameters:
-        raise ModelError(
-            "E0302",
-            f"{type(model).__name__} takes no position_ids: it is recurrent, or counts its tokens "
-            "itself, so that it cannot be continued with a cache of keys and values",
-            where=place,
-            help="effc needs models whose positions are an input (rotary or learned)",
-        )
 
 
 def _fill(weights: Weights, model: Any, loaded: dict[str, Weight]) -> None:

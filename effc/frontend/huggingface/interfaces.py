@@ -12,7 +12,7 @@ import torch
 
 import effc.ops  # noqa: F401
 from effc.diagnostics import ModelError
-from effc.frontend.huggingface.masks import MaskSpec, probe
+from effc.frontend.huggingface.masks import MaskSpec, UnknownMask, probe
 
 NAME = "effc"
 
@@ -47,9 +47,12 @@ def register() -> None:
     ALL_EXPERTS_FUNCTIONS.register(NAME, experts)
 
 
-def mask(*, mask_function: Any, config: Any = None, **_: Any) -> MaskSpec:
+def mask(*, mask_function: Any, config: Any = None, **_: Any) -> MaskSpec | UnknownMask:
     """The mask of a layer type as a statement instead of a tensor."""
-    return probe(mask_function, _probe_length(config), type(config).__name__)
+    try:
+        return probe(mask_function, _probe_length(config), type(config).__name__)
+    except ModelError as error:
+        return UnknownMask(error)
 
 
 def _probe_length(config: Any) -> int:
@@ -64,7 +67,7 @@ def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: MaskSpec | torch.Tensor | None,
+    attention_mask: MaskSpec | UnknownMask | torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
@@ -75,7 +78,7 @@ def attention(
     is_causal = kwargs.pop("is_causal", None)
     place = f"{type(module).__name__} (layer {getattr(module, 'layer_idx', '?')})"
     _refuse_unknown(kwargs, place)
-    spec, dense = _mask_of(module, attention_mask, is_causal)
+    spec, dense = _mask_of(module, attention_mask, is_causal, place)
     out = torch.ops.effc.attention(
         query,
         key,
@@ -103,14 +106,22 @@ def _refuse_unknown(kwargs: dict[str, Any], place: str) -> None:
 
 
 def _mask_of(
-    module: torch.nn.Module, given: MaskSpec | torch.Tensor | None, is_causal: bool | None
+    module: torch.nn.Module,
+    given: MaskSpec | UnknownMask | torch.Tensor | None,
+    is_causal: bool | None,
+    place: str,
 ) -> tuple[MaskSpec, torch.Tensor | None]:
+    if isinstance(given, UnknownMask):
+        raise given.error
     if isinstance(given, MaskSpec):
         return given, None
-    causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", True))
     if isinstance(given, torch.Tensor):
         return MaskSpec(causal=False), given
-    return MaskSpec(causal), None
+    # Without a mask the library's eager attention sees everything, its fused one goes by this flag.
+    causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", True))
+    if causal:
+        raise ModelError("E0308", "causal attention is called without a mask", where=place)
+    return MaskSpec(causal=False), None
 
 
 def experts(

@@ -25,9 +25,34 @@ MaskFunction = Callable[[Any, Any, Any, Any], Any]
 _PADDING = ("left_padding",)
 
 
+class _Stand:
+    """Stands where a model expects the tensor of its mask, and must not be computed with."""
+
+    @classmethod
+    def __torch_function__(cls, *_: Any, **__: Any) -> Any:
+        raise _computed()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # protocols such as copying ask politely
+            raise AttributeError(name)
+        raise _computed()
+
+    def __getitem__(self, index: Any) -> Any:
+        raise _computed()
+
+
+def _computed() -> ModelError:
+    return ModelError(
+        "E0308",
+        "the model computes with its attention mask instead of passing it to the library's "
+        "attention function",
+        help="this architecture needs support of its own in effc.frontend.huggingface",
+    )
+
+
 @dataclass(frozen=True)
-class MaskSpec:
-    """A mask as a statement; stands where a model passes its attention mask along.
+class MaskSpec(_Stand):
+    """A mask as a statement.
 
     Attributes:
         causal: keys after the query are hidden.
@@ -50,29 +75,16 @@ class MaskSpec:
             allowed = allowed & (query // self.chunk == key // self.chunk)
         return allowed
 
-    # A model that computes with its mask, instead of passing it to the attention function, finds a
-    # statement where it expects a tensor.
 
-    @classmethod
-    def __torch_function__(cls, *_: Any, **__: Any) -> Any:
-        raise _computed()
+@dataclass(frozen=True)
+class UnknownMask(_Stand):
+    """A mask that no statement describes; models make masks that none of their layers uses.
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # protocols such as copying ask politely
-            raise AttributeError(name)
-        raise _computed()
+    Attributes:
+        error: to raise where the mask is used.
+    """
 
-    def __getitem__(self, index: Any) -> Any:
-        raise _computed()
-
-
-def _computed() -> ModelError:
-    return ModelError(
-        "E0308",
-        "the model computes with its attention mask instead of passing it to the library's "
-        "attention function",
-        help="this architecture needs support of its own in effc.frontend.huggingface",
-    )
+    error: ModelError
 
 
 def probe(function: MaskFunction, length: int, place: str) -> MaskSpec:

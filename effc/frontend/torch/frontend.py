@@ -17,6 +17,7 @@ from torch import fx
 from effc.diagnostics import ModelError
 from effc.frontend import capture
 from effc.ir.program import InputSpec, ModelInfo, Program
+from effc.ir.untrusted import RESERVED
 
 _IDS = ("input_ids", "ids", "tokens")
 _POSITIONS = ("position_ids", "positions")
@@ -152,14 +153,24 @@ def _program(
     decoder = len(names) == 2 and ids and positions and outputs == ("output",)
     renamed = {ids: "ids", positions: "positions"} if decoder else {}
     specs = tuple(
-        InputSpec(renamed.get(n, n), v.dtype, _symbolic(v, shapes.get(n))) for n, v in named.items()
+        InputSpec(renamed.get(n) or _free(n), v.dtype, _symbolic(v, shapes.get(n)))
+        for n, v in named.items()
     )
     captured = capture.to_stage(exported, "forward", specs, ("logits",) if decoder else outputs)
+    for node in captured.stage.graph.nodes:
+        if node.name in RESERVED:
+            node._rename(_free(node.name))
     dtypes = [p.dtype for p in module.parameters() if p.dtype.is_floating_point]
     dtype = dtypes[0] if dtypes else torch.float32
     vocabulary = _last_size(captured.stage.output_node) if decoder else None
     info = ModelInfo("module", type(module).__name__, vocabulary=vocabulary, dtype=dtype)
     return Program({"forward": captured.stage}, captured.weights, info)
+
+
+def _free(name: str) -> str:
+    """The name, with an underscore behind it where programs cannot use it: `input_`."""
+    taken = name in RESERVED or fx.Graph().placeholder(name).name != name
+    return f"{name}_" if taken else name
 
 
 def _last_size(output: fx.Node) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import LlamaForCausalLM
@@ -37,7 +38,7 @@ tokenized, so that a prompt may end anywhere.
 | tokens | {tokens_seen:,} seen, of a stream of {train_tokens:,} ({epochs:.2f} passes) |
 | steps | {steps:,} of 4096 tokens; rows of 256, 512, then {context} tokens |
 | optimizer | Muon for matrices, AdamW for the rest; trapezoidal rate, ending at zero |
-| time | {minutes} minutes on a 2-core AVX-512 CPU, {thread_text}, bf16 autocast |
+| time | {minutes} minutes on {machine}, {thread_text}, bf16 autocast |
 | seed | {seed} |
 | last training loss | {final_train_loss} nats per token (100 steps) |
 
@@ -63,7 +64,10 @@ The baselines are fitted on the training files only and have no tuned parameters
 version has another library: `python -m examples.zoo evaluate lm` prints the digest of the corpus
 it uses and says so if it is not the one above.
 
-## Greedy continuations
+## Continuations
+
+Greedy text soon falls into loops. Sampled means temperature {temperature}, seed 0. Each continuation stops
+after {new_tokens} tokens.
 
 {examples}
 ## Licence of the training data
@@ -72,13 +76,22 @@ The text is CPython's library source, under the Python Software Foundation Licen
 """
 
 
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the text that begins with it."""
+
+    how: str
+    prompt: str
+    text: str
+
+
 def render(
     model: LlamaForCausalLM,
     training: Mapping[str, Any],
     table: str,
     files: int,
     prompts: int,
-    examples: Sequence[tuple[str, str]],
+    examples: Sequence[Example],
 ) -> str:
     """Return the card's text.
 
@@ -88,7 +101,7 @@ def render(
         table: The scores as a Markdown table.
         files: The number of held-out files behind the table.
         prompts: The number of prompts behind the parse rates.
-        examples: Prompts and what the model made of them.
+        examples: What the model made of some prompts.
     """
     settings = model.config
     threads = training["threads"]
@@ -111,10 +124,10 @@ def render(
         prompts=prompts,
         new_tokens=NEW_TOKENS,
         temperature=TEMPERATURE,
-        examples="\n".join(_fenced(prompt, text) for prompt, text in examples),
+        examples="\n".join(map(_fenced, examples)),
     )
 
 
-def _fenced(prompt: str, text: str) -> str:
-    shown = prompt.replace("\n", "\\n")
-    return f"After `{shown}`:\n\n```python\n{prompt}{text.rstrip()}\n```\n"
+def _fenced(example: Example) -> str:
+    shown = example.prompt.replace("\n", "\\n")
+    return f"{example.how} after `{shown}`:\n\n```python\n{example.text.rstrip()}\n```\n"

@@ -28,7 +28,7 @@ from examples.zoo.lm.ngram import KneserNey
 from examples.zoo.lm.syntax import Writer
 
 PROMPTS = 200
-EXAMPLES = ("def fib(n):\n", "import os\n\nclass ", "for i in range(", "    def __init__(self")
+EXAMPLES = ("def fib(n):\n", "import os\n\nclass ", "def read(path):\n")
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def evaluate(checkpoint: Path, limit: int | None = None, write_card: bool = Fals
         scores = score(name, scorer, writer, tokenizer, held_out, prompts)
         lines.append(table_row(scores))
         print(lines[-1], flush=True)
-    examples = [(prompt, complete(model, tokenizer, prompt)) for prompt in EXAMPLES]
-    for prompt, text in examples:
-        print(f"\n--- {prompt!r}\n{prompt}{text}")
+    examples = write_examples(model, tokenizer)
+    for example in examples:
+        print(f"\n--- {example.how} after {example.prompt!r}\n{example.text}")
     if write_card:
         table = "\n".join([*TABLE_HEAD, *lines])
         text = card.render(model, training, table, len(held_out), len(prompts), examples)
@@ -150,7 +150,23 @@ def table_row(scores: Scores) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def complete(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str) -> str:
-    """Continue one prompt greedily."""
-    tokens = syntax.model_writer(model, tokenizer)([data.encode(tokenizer, prompt)], False)[0]
+def write_examples(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> list[card.Example]:
+    """Continue the example prompts, greedily and sampled."""
+    return [
+        card.Example(how, prompt, prompt + complete(model, tokenizer, prompt, sample))
+        for prompt in EXAMPLES
+        for how, sample in (("Greedy", False), ("Sampled", True))
+    ]
+
+
+def complete(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: str,
+    sample: bool = False,
+) -> str:
+    """Continue one prompt."""
+    tokens = syntax.model_writer(model, tokenizer)([data.encode(tokenizer, prompt)], sample)[0]
     return data.decode(tokenizer, syntax.until_eos(tokens)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def describe_run(
         "train_tokens": stream_tokens,
         "held_out_files": len(corpus.held_out),
         "seed": settings.seed,
+        "machine": f"a {os.cpu_count()}-core {platform.machine()} CPU",
         "threads": torch.get_num_threads(),
         "steps": progress.step,
         "tokens_seen": progress.tokens,
