@@ -57,7 +57,7 @@ def golden(request: pytest.FixtureRequest) -> Golden:
     name = request.node.name.replace("[", "-").rstrip("]").replace("/", "-")
     root = Path(str(request.config.rootpath))
     command = f"pytest {file.relative_to(root)} --update-golden"
-    update = request.config.getoption("--update-golden")
+    update = bool(request.config.getoption("--update-golden"))
     return Golden(GOLDEN / file.stem / f"{name}.txt", update, command)
 
 

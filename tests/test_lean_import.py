@@ -31,7 +31,6 @@ def loaded(code: str) -> set[str]:
         ("import effc", HEAVY),
         ("import effc; effc.Policy; effc.EffcError; dir(effc)", ("torch", "transformers", "lark")),
         ("import effc.passes.registry as r; r.method_infos()", ("torch", "transformers")),
-        ("import effc.ops", ("transformers", "triton", "onnx", "lark")),
         (
             "import effc.compiler",
             ("transformers", "onnx", "lark"),

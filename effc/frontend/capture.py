@@ -26,6 +26,14 @@ _ASSERTIONS = (
     "aten.sym_constrain_range_for_size.default",
     "aten.sym_constrain_range.default",
 )
+# Operators that have two names go by the one that passes look for.
+_ALIASES = {
+    torch.ops.aten.multiply.Tensor: torch.ops.aten.mul.Tensor,
+    torch.ops.aten.divide.Tensor: torch.ops.aten.div.Tensor,
+    torch.ops.aten.subtract.Tensor: torch.ops.aten.sub.Tensor,
+    torch.ops.aten.concat.default: torch.ops.aten.cat.default,
+    torch.ops.aten.concatenate.default: torch.ops.aten.cat.default,
+}
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 
@@ -78,8 +86,9 @@ def _reason(error: Exception) -> str:
     first, *details = [" ".join(line.split()) for line in str(error).strip().splitlines()] or [""]
     if first.startswith("Constraints violated"):
         guards = [line.removeprefix("- ") for line in details if line.startswith("- ")]
-        guard = re.sub(r"L\['(\w+)'\]\.size\(\)\[(\d)\]", r"\1.size(\2)", "".join(guards[:1]))
-        first = f"the graph would hold for some sizes of the inputs only: {guard}"
+        guard = next(iter(guards), "").rpartition("generated guard ")[2]
+        guard = re.sub(r"L\['(\w+)'\]\.size\(\)\[(\d)\]", r"\1.size(\2)", guard)
+        return f"the graph would hold for some sizes of its inputs only: {guard}"[:200]
     return f"{type(error).__name__}: {first}"[:300]
 
 
@@ -224,7 +233,8 @@ class _Builder:
 
     def _copy(self, node: fx.Node, value_of: Callable[[fx.Node], Any]) -> fx.Node:
         args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
-        made = self.graph.create_node("call_function", node.target, args, kwargs, short_name(node))
+        target = _ALIASES.get(node.target, node.target)  # type: ignore[arg-type,call-overload]
+        made = self.graph.create_node("call_function", target, args, kwargs, short_name(node))
         made.meta["val"] = node.meta.get("val")
         made.meta["path"] = path = module_path(node, self._prefix)
         made.meta["layer"] = layer_of(path)

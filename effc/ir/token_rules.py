@@ -109,10 +109,22 @@ def picks(axis: Axis, node: fx.Node) -> str:
 
 
 def overwrites(axis: Axis, node: fx.Node) -> str:
-    """`slice_scatter`: a part along another dimension is replaced."""
+    """`slice_scatter`, `select_scatter`: a part along another dimension is replaced."""
     source, part = _value(node, 0), _value(node, 1)
-    same = axis.dims(source) == axis.dims(part) and not axis.numbers(node)
+    dim = node.args[2] if len(node.args) > 2 else 0
+    gone = part.dim() < source.dim()
+    there = [d + int(gone and d >= dim % source.dim()) for d in axis.dims(part)]  # type: ignore[operator]
+    same = axis.dims(source) == there and not axis.numbers(node)
     return along(2, 0)(axis, node) if same else f"picks among {axis.noun}"
+
+
+def fills_where(axis: Axis, node: fx.Node) -> str:
+    """`x[mask] = number`: every element has its own mask."""
+    indices, value = node.args[1], node.args[2]
+    mask = indices[0].meta["val"] if len(indices) == 1 else None  # type: ignore[index,arg-type,union-attr]
+    own = mask is not None and mask.dtype == torch.bool and mask.shape == _value(node, 0).shape
+    number = value.meta["val"].dim() == 0  # type: ignore[union-attr]
+    return "" if own and number and not axis.numbers(node) else f"picks among {axis.noun}"
 
 
 def indexes(axis: Axis, node: fx.Node) -> str:
@@ -205,7 +217,9 @@ RULES: dict[str, Rule] = _table(
         pointwise,
         """aten.to.dtype aten.to.device aten.to.dtype_layout aten._to_copy.default
         aten.type_as.default aten.contiguous.default aten.clone.default aten.alias.default
-        aten.detach.default aten.dropout.default effc.gated_activation.default""",
+        aten.detach.default aten.dropout.default aten.polar.default aten.where.ScalarOther
+        aten.where.ScalarSelf aten.where.Scalar
+        effc.gated_activation.default""",
     ),
     rotates=(rotates, "effc.rope.default"),
     one_hot=(one_hot, "aten.one_hot.default"),
@@ -258,6 +272,7 @@ RULES: dict[str, Rule] = _table(
         "aten.gather.default aten.scatter.src aten.scatter.value aten.scatter_add.default",
     ),
     overwrites=(overwrites, "aten.slice_scatter.default aten.select_scatter.default"),
+    fills_where=(fills_where, "aten.index_put.default"),
     indexes=(indexes, "aten.index.Tensor"),
     repeats=(repeats, "aten.repeat.default"),
     normalizes=(normalizes, "aten.layer_norm.default aten.rms_norm.default"),

@@ -129,7 +129,7 @@ def _linear(
     bias = node.args[2] if len(node.args) > 2 else None
     return rewriter.call(
         torch.ops.effc.quantized_linear.default,
-        node.args[0],
+        node.args[0],  # type: ignore[misc]
         planes["codes"],
         planes["scale"],
         planes.get("zero"),

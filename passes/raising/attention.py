@@ -9,7 +9,7 @@ After:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -67,7 +67,7 @@ class RaiseFusedAttention(RewriteRule):
         )
 
 
-def _argument(node: fx.Node, index: int, name: str, default: object) -> object:
+def _argument(node: fx.Node, index: int, name: str, default: Any) -> Any:
     if name in node.kwargs:
         return node.kwargs[name]
     return node.args[index] if len(node.args) > index else default

@@ -69,7 +69,7 @@ def _build(variant: Variant, folder: Path) -> Any:
     import transformers
 
     config = variant.config()
-    cls = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    cls: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with torch.device("meta"):
         size = sum(p.numel() for p in cls(config).parameters())
     if size > MAX_PARAMETERS:
@@ -102,18 +102,24 @@ def _compare(name: str, model: Any, compiled: Any) -> Verdict:
     else:
         return Verdict(name, VOID, objections[0])
     try:
-        differences = list(filter(None, (_difference(answer, compiled) for answer in answers)))
+        difference = _difference(answers, compiled)
     except Exception as error:
         return Verdict(name, CRASHED, f"running: {one_line(error)}")
-    return Verdict(name, WRONG, differences[0]) if differences else Verdict(name, IDENTICAL)
+    return Verdict(name, WRONG if difference else IDENTICAL, difference)
 
 
-def _difference(answer: oracle.Answer, compiled: Any) -> str:
+def _difference(answers: list[oracle.Answer], compiled: Any) -> str:
     """How the compiled model departs from the original; empty if it does not."""
-    logits = compiled(answer.tokens[None]).logits[0]
-    error = float((logits - answer.logits).abs().max())
-    if not error <= answer.tolerance:
-        return f"logits differ by {error:.1e} (allowed: {answer.tolerance:.1e})"
-    tokens = compiled.generate(answer.prompt[None], max_new_tokens=NEW_TOKENS, eos_token_id=[])
-    same = tokens[0].tolist() == answer.tokens.tolist()
-    return "" if same else "greedy tokens differ"
+    for answer in answers:
+        logits = compiled(answer.tokens[None]).logits[0]
+        error = float((logits - answer.logits).abs().max())
+        if not error <= answer.tolerance:
+            return f"logits differ by {error:.1e} (allowed: {answer.tolerance:.1e})"
+    options = {"max_new_tokens": NEW_TOKENS, "eos_token_id": []}
+    alone = compiled.generate(answers[0].prompt[None], **options)
+    if alone[0].tolist() != answers[0].tokens.tolist():
+        return "greedy tokens differ"
+    ids, mask = oracle.left_padded([answer.prompt for answer in answers])
+    batch = compiled.generate(ids, attention_mask=mask, **options)[:, ids.shape[1] :]
+    expected = [answer.tokens[len(answer.prompt) :].tolist() for answer in answers]
+    return "" if batch.tolist() == expected else "greedy tokens of a ragged batch differ"

@@ -49,7 +49,7 @@ class Family:
 
         config = getattr(transformers, f"{self.name}Config")(**{**_COMMON, **self.options})
         torch.manual_seed(self.seed)
-        cls = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        cls: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         # The eager functions are the library's definition: fused attention may leave out soft
         # caps, fused experts exist in few precisions.
         model = cls._from_config(

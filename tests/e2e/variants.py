@@ -90,7 +90,8 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
                           "rope_parameters": {kind: {"rope_type": "default", "rope_theta": 1e4}
                                               for kind in set(_MIXED)}},
     "Gemma3nText": {"num_hidden_layers": 4, "layer_types": _MIXED, "num_kv_shared_layers": 2,
-                    "intermediate_size": [96] * 4, "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0]},
+                    "intermediate_size": [96] * 4,
+                    "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0]},
     "Lfm2": _CONVOLUTIONS,
     "Lfm2Moe": {**_CONVOLUTIONS, "num_dense_layers": 1},
     "Mamba2": {"num_heads": 8, "head_dim": 16},

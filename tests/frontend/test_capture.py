@@ -50,7 +50,7 @@ def test_weight_is_read_once_where_it_is_first_used() -> None:
 
 
 class Contexts(nn.Module):
-    """Gradient mode changes, a constant, a slice assignment."""
+    """Gradient mode changes, a constant, an update in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Contexts(nn.Module):
         with torch.no_grad():
             y = y + torch.tensor([1.0, 2.0, 3.0, 4.0])
         y = y.clone()
-        y[:, 0] = 7.0
+        y.mul_(2.0)
         return y
 
 

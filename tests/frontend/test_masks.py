@@ -22,7 +22,9 @@ from transformers.masking_utils import (
 )
 
 from effc.diagnostics import ModelError
-from effc.frontend.huggingface.masks import MaskSpec, probe
+from effc.frontend.huggingface.interfaces import attention
+from effc.frontend.huggingface.interfaces import mask as make_mask
+from effc.frontend.huggingface.masks import MaskSpec, UnknownMask, probe
 
 LENGTH = 2 * 300 + 3
 Mask = Callable[[Any, Any, Any, Any], Any]
@@ -159,3 +161,39 @@ def test_a_mask_that_depends_on_the_input_is_refused() -> None:
 
     with pytest.raises(ModelError, match="depends on the input \\(through 'padding_mask'\\)"):
         _trace(visit)
+
+
+class _Attention(torch.nn.Module):
+    """An attention module of the library, as far as the interface looks at it."""
+
+    layer_idx = 3
+    is_causal = True
+
+    def __call__(self, mask: Any) -> torch.Tensor:
+        x = torch.ones(1, 1, 5, 4)
+        return attention(self, x, x, x, mask, scaling=1.0)[0]
+
+
+def test_a_mask_that_no_layer_uses_may_be_unknown() -> None:
+    unknown = make_mask(mask_function=_prefix)
+    assert isinstance(unknown, UnknownMask)
+    with pytest.raises(ModelError, match="neither causal, full, sliding nor chunked"):
+        _Attention()(unknown)
+
+
+@pytest.mark.parametrize("compute", [lambda m: torch.ones(1) + m, lambda m: m[:1], lambda m: m.to])
+def test_a_model_that_computes_with_its_mask_is_refused(compute: Callable[[Any], Any]) -> None:
+    with pytest.raises(ModelError, match="computes with its attention mask"):
+        compute(make_mask(mask_function=causal_mask_function))
+
+
+def test_causal_attention_without_a_mask_is_refused() -> None:
+    """Eager attention would see the future, fused attention would not."""
+    with pytest.raises(ModelError, match="without a mask"):
+        _Attention()(None)
+
+
+def test_unknown_arguments_of_attention_are_refused() -> None:
+    x = torch.ones(1, 1, 5, 4)
+    with pytest.raises(ModelError, match="does not know: position_bias"):
+        attention(_Attention(), x, x, x, MaskSpec(True), position_bias=x)

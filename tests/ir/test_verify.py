@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 
 from effc.diagnostics import VerifyError
+from effc.ir.passbase import Pass
 from effc.ir.program import InputSpec, Program
 from effc.ir.verify import verify
 from effc.ir.weights import Weight
@@ -162,16 +164,19 @@ def test_types_are_compared_on_demand_only(breaks: Break) -> None:
 # The discipline of the cache.
 
 
-def functional() -> Program:
+@cache
+def cached(*passes: Pass) -> Program:
     program = capture(decoder(), *example_ids())
-    run_passes(program, InsertCache())
+    run_passes(program, *passes)
     return program
+
+
+def functional() -> Program:
+    return cached(InsertCache()).copy()
 
 
 def in_place() -> Program:
-    program = functional()
-    run_passes(program, Bufferize())
-    return program
+    return cached(InsertCache(), Bufferize()).copy()
 
 
 def read_of_the_old_plane(program: Program) -> None:

@@ -76,7 +76,13 @@ def load_folder(folder: Path, dtype: torch.dtype | None) -> Program:
 
 def load_module(model: Any, dtype: torch.dtype | None) -> Program:
     """Program of a transformers model in memory; its parameters are shared, not copied."""
-    dtype = dtype or model.dtype
+    if dtype not in (None, model.dtype):
+        raise ModelError(
+            "E0304",
+            f"target.dtype is {dtype}, the model's parameters are {model.dtype}",
+            where=type(model).__name__,
+            help="convert the model with .to(dtype) before compiling it",
+        )
     old = model.config._attn_implementation
     experts = getattr(model.config, "_experts_implementation", None)
     training = model.training
@@ -91,7 +97,7 @@ def load_module(model: Any, dtype: torch.dtype | None) -> Program:
         model.train(training)
         model.set_attn_implementation(old)
         model.config._experts_implementation = experts
-    program.info = _info(model.config, None, dtype, type(model).__name__)
+    program.info = _info(model.config, None, model.dtype, type(model).__name__)
     return program
 
 

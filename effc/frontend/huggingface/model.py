@@ -24,7 +24,7 @@ def empty_model(config: Any, dtype: torch.dtype, folder: Path) -> Any:
             where=str(folder),
             help="effc takes decoder-only language models from Hugging Face folders",
         )
-    cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    cls: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     interfaces.register()
     try:
         with no_init_weights():

@@ -66,8 +66,8 @@ it uses and says so if it is not the one above.
 
 ## Continuations
 
-Greedy text soon falls into loops. Sampled means temperature {temperature}, seed 0. Each continuation stops
-after {new_tokens} tokens.
+Greedy text soon falls into loops. Sampled means temperature {temperature}, seed 0. Each
+continuation stops after {new_tokens} tokens.
 
 {examples}
 ## Licence of the training data
