@@ -30,7 +30,7 @@ from effc.passes.caching.insert_cache import InsertCache
 from effc.passes.lowering.bufferize import Bufferize
 from effc.passes.lowering.select_kernels import SelectKernels
 from effc.passes.quantization.quantize_weights import KINDS, QuantizeWeights
-from effc.report import build_lock, build_report
+from effc.report import build_lock, build_report, untied_notes
 from effc.settings import settings
 from effc.spec.parse import load_policy
 from effc.spec.plan import Plan, make_plan
@@ -79,7 +79,7 @@ def compile_model(
     passes = [*transforming_passes(program, policy, plan), *lowering_passes(policy)]
     verdicts += _manager(passes).run(program, journal)
     _drop_unread(program)
-    notes = [*program.notes, *plan.notes, *_unmeasured(policy)]
+    notes = [*program.notes, *plan.notes, *untied_notes(program), *_unmeasured(policy)]
     done = Compilation(program, policy, plan, verdicts, sites, notes, journal)
     done.report = build_report(done, before)
     done.lock = build_lock(done, source)

@@ -53,6 +53,27 @@ def build_report(done: Compilation, bytes_before: int) -> dict[str, Any]:
     }
 
 
+def untied_notes(program: Program) -> list[str]:
+    """What it costs that users of a shared weight are treated differently.
+
+    Packed copies of a weight are called `<weight>.codes`, `<weight>~2.codes` and so on, with
+    their other planes beside them (`effc.passes.quantization.quantize_weights`).
+    """
+    copies: dict[str, dict[str, int]] = {}
+    for name, weight in program.weights.items():
+        stem, dot, plane = name.rpartition(".")
+        packed = bool(dot) and plane in ("codes", "scale", "zero")
+        kept = stem if packed else name
+        per_copy = copies.setdefault(kept.partition("~")[0], {})
+        per_copy[kept if packed else "full"] = per_copy.get(kept, 0) + weight.nbytes
+    return [
+        f"weight {name!r} is stored {len(sizes)} times: "
+        + " + ".join(f"{size} bytes" for size in sizes.values())
+        for name, sizes in copies.items()
+        if len(sizes) > 1
+    ]
+
+
 def kernel_counts(program: Program) -> dict[str, dict[str, int]]:
     """Operator -> kernel -> number of calls."""
     counts: dict[str, dict[str, int]] = {}

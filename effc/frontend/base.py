@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
+
+import torch
 
 from effc.ir.program import Program
 
@@ -23,3 +27,14 @@ class Frontend(Protocol):
             ModelError: the source cannot be read or captured; says why and what to do.
         """
         ...
+
+
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The module in evaluation mode; the mode of every part of it comes back afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        yield module.eval()
+    finally:
+        for part, training in modes.items():
+            part.training = training

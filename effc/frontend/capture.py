@@ -267,8 +267,8 @@ def _is_submodule_ref(module: fx.GraphModule, arg: Any) -> bool:
 def short_name(node: fx.Node) -> str:
     """The operator without namespace and overload, e.g. "linear"."""
     if isinstance(node.target, torch._ops.OpOverload):
-        return node.target.overloadpacket.__name__
-    return getattr(node.target, "__name__", "value")
+        return node.target.overloadpacket.__name__.lstrip("_")
+    return getattr(node.target, "__name__", "value").lstrip("_")
 
 
 def module_path(node: fx.Node, prefix: str) -> str:

@@ -23,7 +23,18 @@ from effc.ir.program import (
 from effc.ir.serialize import input_from_json, input_to_json
 from effc.ir.weights import Weights
 
-FACTS = ("model", "device", "threads", "loop", "page_size", "stages", "cache", "schedule", "kernels", "notes")
+FACTS = (
+    "model",
+    "device",
+    "threads",
+    "loop",
+    "page_size",
+    "stages",
+    "cache",
+    "schedule",
+    "kernels",
+    "notes",
+)
 
 STAGE_FOLDER = "stages"
 MODEL_FOLDER = "model"

@@ -41,7 +41,7 @@ bitwise_left_shift.Tensor_Scalar bitwise_right_shift.Tensor bitwise_right_shift.
 __and__.Scalar __and__.Tensor __or__.Scalar __or__.Tensor __xor__.Scalar __xor__.Tensor
 __lshift__.Scalar __lshift__.Tensor __rshift__.Scalar __rshift__.Tensor
 where.self where.Scalar where.ScalarOther where.ScalarSelf
-masked_fill.Scalar masked_fill.Tensor
+fill.Scalar fill.Tensor masked_fill.Scalar masked_fill.Tensor
 """
 
 _ACTIVATIONS = """

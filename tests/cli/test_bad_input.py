@@ -112,7 +112,8 @@ COMPILE: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "policy-not-toml": (
         policy("version = 1", "version 1"),
         2,
-        "policy.toml:1:9: error[E0201]: not valid TOML: expected '=' after a key in a key/value pair\n"
+        "policy.toml:1:9: error[E0201]: not valid TOML: "
+        "expected '=' after a key in a key/value pair\n"
         "    1 | version 1\n      |         ^\n",
     ),
     "policy-unknown-key": (
@@ -132,8 +133,8 @@ COMPILE: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "policy-unknown-method": (
         policy('"rtn"', '"rtm"'),
         2,
-        "policy.toml:5:10: error[E0204]: unknown method \"rtm\" in [[quantize]]\n"
-        "    5 | method = \"rtm\"\n      |          ^^^^^\n"
+        'policy.toml:5:10: error[E0204]: unknown method "rtm" in [[quantize]]\n'
+        '    5 | method = "rtm"\n      |          ^^^^^\n'
         "help: did you mean 'rtn'? allowed: rtn\n",
     ),
     "policy-wrong-type": (
@@ -153,7 +154,7 @@ COMPILE: dict[str, tuple[Callable[[Path], None], int, str]] = {
         policy('"linear"', '"liner"'),
         2,
         "policy.toml:4:10: error[E0206]: unknown word 'liner' in the selector\n"
-        '    4 | where = "liner"\n      |          ^^^^^\nhelp: did you mean \'linear\'? allowed: '
+        "    4 | where = \"liner\"\n      |          ^^^^^\nhelp: did you mean 'linear'? allowed: "
         "all, attention, conv, embedding, experts, heads, kv_heads, layer, layers, linear, name, "
         "norm, params, stage, width\n",
     ),

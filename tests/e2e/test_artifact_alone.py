@@ -15,7 +15,7 @@ from tests.e2e.families import FAMILIES
 PROGRAM = """
 import sys, json
 
-BLOCKED = {"transformers", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "networkx", "lark", "triton"}
+BLOCKED = {"transformers", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "lark", "triton"}
 
 class Block:
     def find_spec(self, name, path=None, target=None):

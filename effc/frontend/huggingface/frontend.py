@@ -19,6 +19,7 @@ import torch
 
 from effc.diagnostics import ModelError
 from effc.frontend import capture
+from effc.frontend.base import evaluating
 from effc.frontend.huggingface import checkpoint, interfaces
 from effc.frontend.huggingface.model import empty_model, refuse_uncacheable
 from effc.ir.program import InputSpec, ModelInfo, Program
@@ -40,10 +41,11 @@ class HuggingFaceFrontend:
     name = "huggingface"
 
     def accepts(self, source: Any) -> bool:
-        """A folder, or a module of a class from transformers."""
+        """A folder, or a decoder of a class from transformers."""
         if isinstance(source, str | Path):
             return Path(source).is_dir()
-        return any(c.__module__.startswith("transformers.") for c in type(source).__mro__)
+        ours = any(c.__module__.startswith("transformers.") for c in type(source).__mro__)
+        return ours and source.can_generate() and not source.config.is_encoder_decoder
 
     def load(self, source: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Program:
         """Capture a causal language model.
@@ -85,16 +87,13 @@ def load_module(model: Any, dtype: torch.dtype | None) -> Program:
         )
     old = model.config._attn_implementation
     experts = getattr(model.config, "_experts_implementation", None)
-    training = model.training
     interfaces.register()
     try:
-        model.eval()
         model.set_attn_implementation(interfaces.NAME)
         model.config._experts_implementation = interfaces.NAME
-        with _quiet():
+        with _quiet(), evaluating(model):
             program = _capture(model, type(model).__name__)
     finally:
-        model.train(training)
         model.set_attn_implementation(old)
         model.config._experts_implementation = experts
     program.info = _info(model.config, None, model.dtype, type(model).__name__)

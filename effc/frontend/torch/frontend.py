@@ -16,6 +16,7 @@ from torch import fx
 
 from effc.diagnostics import ModelError
 from effc.frontend import capture
+from effc.frontend.base import evaluating
 from effc.ir.program import InputSpec, ModelInfo, Program
 from effc.ir.untrusted import RESERVED
 
@@ -54,14 +55,10 @@ class TorchFrontend:
         """
         given = _named(source, example_inputs)
         _refuse_conversion(source, dtype)
-        modes = {part: part.training for part in source.modules()}
         shapes = dict(dynamic_shapes) if dynamic_shapes else _default_shapes(given)
         named = {name: _example(value, shapes.get(name)) for name, value in given.items()}
-        try:
-            exported = capture.export(source.eval(), named, shapes, type(source).__name__)
-        finally:
-            for part, training in modes.items():
-                part.training = training
+        with evaluating(source) as module:
+            exported = capture.export(module, named, shapes, type(source).__name__)
         return _program(source, exported, named, shapes)
 
 
