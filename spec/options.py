@@ -54,13 +54,19 @@ class OptionError(PolicyError):
         option: the name of the field.
         expected: what it takes, as the end of "option ... takes".
         found: the value.
+        method: whose option it is, as far as the raiser knows.
     """
 
-    def __init__(self, option: str, expected: str, found: object) -> None:
+    def __init__(
+        self, option: str, expected: str, found: object, method: str | None = None
+    ) -> None:
         self.option = option
         self.expected = expected
         self.found = found
-        super().__init__("E0205", f"option {option!r} takes {expected}, found {shown(found)}")
+        owner = f' of method "{method}"' if method else ""
+        super().__init__(
+            "E0205", f"option {option!r}{owner} takes {expected}, found {shown(found)}"
+        )
 
 
 @dataclass(frozen=True)

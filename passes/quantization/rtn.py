@@ -48,14 +48,14 @@ class Rtn(QuantizationMethod):
     def __post_init__(self) -> None:
         # Types are checked exactly: True is not 1, and 4.0 is not 4.
         if type(self.bits) is not int or self.bits not in (8, 4):
-            raise OptionError("bits", "8 or 4", self.bits)
+            raise OptionError("bits", "8 or 4", self.bits, self.name)
         if self.group != "row" and not _is_group(self.group):
             expected = f'a power of two >= {MIN_GROUP}, or "row"'
-            raise OptionError("group", expected, self.group)
+            raise OptionError("group", expected, self.group, self.name)
         if type(self.symmetric) is not bool:
-            raise OptionError("symmetric", "true or false", self.symmetric)
+            raise OptionError("symmetric", "true or false", self.symmetric, self.name)
         if self.activations not in ("source", "int8", None):
-            raise OptionError("activations", '"source" or "int8"', self.activations)
+            raise OptionError("activations", '"source" or "int8"', self.activations, self.name)
 
     def layout(self) -> GroupAffine:
         """Groups with a scale and, unless symmetric, a zero point."""

@@ -50,13 +50,18 @@ class Answer:
         return TOLERANCE * float(self.logits.abs().max())
 
     @property
+    def agrees_with_forward(self) -> bool:
+        """Whether one call over all tokens chooses the tokens that generating chose."""
+        chosen = self.logits[len(self.prompt) - 1 : -1].argmax(-1)
+        return torch.equal(chosen, self.tokens[len(self.prompt) :])
+
+    @property
     def objection(self) -> str:
         """Why a comparison with this answer would be void; empty if it is not."""
         if not bool(self.logits.isfinite().all()):
             return "the logits are not finite"
-        chosen = self.logits[len(self.prompt) - 1 : -1].argmax(-1)
-        if not torch.equal(chosen, self.tokens[len(self.prompt) :]):
-            return "transformers answers differently with its cache than without"
+        if not self.agrees_with_forward:
+            return "transformers generates other tokens than its own forward chooses"
         if self.margin < SAFETY * self.error:
             return f"the margin {self.margin:.1e} drowns in the rounding {self.error:.1e}"
         return ""
@@ -81,21 +86,29 @@ def left_padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def answers(model: Any, questions: Sequence[Tensor], new_tokens: int = NEW_TOKENS) -> list[Answer]:
+def answers(
+    model: Any,
+    questions: Sequence[Tensor],
+    new_tokens: int = NEW_TOKENS,
+    *,
+    use_cache: bool = True,
+) -> list[Answer]:
     """Continue every prompt alone with the model's own `generate`.
 
     Args:
         model: a transformers causal language model in fp32, without an end token.
         questions: prompts [T].
+        new_tokens: of every answer.
+        use_cache: let transformers use its cache.
     """
     exact = deepcopy(model).double()
-    return [_answer(model, exact, prompt, new_tokens) for prompt in questions]
+    return [_answer(model, exact, prompt, new_tokens, use_cache) for prompt in questions]
 
 
-def _answer(model: Any, exact: Any, prompt: Tensor, new_tokens: int) -> Answer:
+def _answer(model: Any, exact: Any, prompt: Tensor, new_tokens: int, use_cache: bool) -> Answer:
     tokens = model.generate(
         prompt[None], attention_mask=torch.ones_like(prompt)[None],
-        max_new_tokens=new_tokens, do_sample=False,
+        max_new_tokens=new_tokens, do_sample=False, use_cache=use_cache,
     )  # fmt: skip
     logits = model(tokens, use_cache=False).logits[0].float()
     try:

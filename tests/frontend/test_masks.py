@@ -102,9 +102,14 @@ def _sinks_and_window(batch: Any, head: Any, query: Any, key: Any) -> Any:
     return (key <= query) & ((query - key < 9) | (key < 4))
 
 
+def _window_of_the_second_head(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    return (key <= query) & ((head == 0) | (query - key < 9))
+
+
 @pytest.mark.parametrize(
     "mask",
     [
+        _window_of_the_second_head,
         _none,
         _every_third,
         _dilated_after_500,

@@ -103,8 +103,9 @@ def probe(function: MaskFunction, length: int, place: str) -> MaskSpec:
         keys, queries = torch.arange(length), _sample(length)
         spec = _hypothesis(function, queries, keys, place)
         same = spec is not None and all(
-            torch.equal(_row(function, query, keys, place), spec.allows(query, keys))
+            torch.equal(_row(function, query, keys, place, head), spec.allows(query, keys))
             for query in queries
+            for head in (0, 1)
         )
     if spec is None or not same:
         raise _refusal(
@@ -125,11 +126,10 @@ def _sample(length: int) -> torch.Tensor:
 
 
 def _row(
-    function: MaskFunction, query: torch.Tensor, keys: torch.Tensor, place: str
+    function: MaskFunction, query: torch.Tensor, keys: torch.Tensor, place: str, head: int = 0
 ) -> torch.Tensor:
-    zero = torch.zeros((), dtype=torch.long)
     try:
-        answer = function(zero, zero, query, keys)
+        answer = function(torch.tensor(0), torch.tensor(head), query, keys)
         return torch.as_tensor(answer, dtype=torch.bool).expand(keys.shape)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
