@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -130,13 +131,14 @@ class GroupAffine:
             plane: torch.empty(shape, dtype=dtype, device=weight.device)
             for plane, (shape, dtype) in self.plane_specs(weight.shape).items()
         }
-        for index in range(weight.shape[0]) if weight.ndim == 3 else (...,):
-            matrix = weight[index]
-            for rows in row_blocks(*matrix.shape):
-                place = f"{name}, rows {rows.start} to {rows.stop - 1}"
-                place += "" if index is ... else f" of expert {index}"
-                for plane, values in self._pack_block(matrix[rows], place).items():
-                    planes[plane][index][rows] = values
+        with _one_thread():
+            for index in range(weight.shape[0]) if weight.ndim == 3 else (...,):
+                matrix = weight[index]
+                for rows in row_blocks(*matrix.shape):
+                    place = f"{name}, rows {rows.start} to {rows.stop - 1}"
+                    place += "" if index is ... else f" of expert {index}"
+                    for plane, values in self._pack_block(matrix[rows], place).items():
+                        planes[plane][index][rows] = values
         return planes
 
     def _pack_block(self, weight: Tensor, place: str) -> dict[str, Tensor]:
@@ -212,6 +214,21 @@ class GroupAffine:
                     f"plane {name!r} is {found.get(name)}, not {expected.get(name)}",
                     where=f"{self} over {in_features} columns",
                 )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch's operators on the calling thread.
+
+    A block is so small that the threads of an operator mostly wait for one another: on a machine
+    that others use too, each wait costs a time slice, forty times the work itself.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_planes(
