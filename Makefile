@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DEMO := out/demo
+DEMO := out
 # A plain torch from PyPI brings gigabytes of CUDA libraries; a machine without a GPU gets this one.
 CPU_TORCH := torch==2.13.0
 PROMPT ?= def read_file(path
