@@ -182,9 +182,10 @@ class _Builder:
         return read
 
     def _tensor(self, name: str) -> torch.Tensor:
-        if name in self._exported.state_dict:
-            return self._exported.state_dict[name]
-        return self._exported.constants[name]
+        state = self._exported.state_dict
+        found = state[name] if name in state else self._exported.constants[name]
+        assert isinstance(found, torch.Tensor), "lifted constants are tensors"
+        return found
 
     def _inline(self, module: fx.GraphModule, values: dict[fx.Node, Any]) -> list[Any]:
         """Copy the calls of a graph module, entering the context managers' submodules."""

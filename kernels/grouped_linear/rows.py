@@ -8,11 +8,13 @@ order that neither the other rows nor the number of threads can change.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from effc.kernels.packing.group_affine import row_blocks
+from effc.kernels.threads import one_thread
 
 INVARIANT_ROWS = 16
 
@@ -35,9 +37,11 @@ def linear_rows(x: Tensor, out_features: int, weight: Callable[[slice], Tensor])
         [M, out] in the dtype of x.
     """
     result = torch.empty(x.shape[0], out_features, dtype=x.dtype, device=x.device)
-    for block in row_blocks(out_features, x.shape[1]):
-        # Sums run along contiguous rows, whatever the strides of the weight.
-        result[:, block] = _product(x, weight(block).to(x.dtype).contiguous())
+    few = x.shape[0] <= INVARIANT_ROWS
+    with one_thread() if few else nullcontext():
+        for block in row_blocks(out_features, x.shape[1]):
+            # Sums run along contiguous rows, whatever the strides of the weight.
+            result[:, block] = _product(x, weight(block).to(x.dtype).contiguous())
     return result
 
 

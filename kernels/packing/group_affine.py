@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -38,6 +37,7 @@ from torch import Tensor
 
 from effc.diagnostics import KernelError, PassError
 from effc.kernels.packing.bits import pack_bits, packed_width, unpack_bits
+from effc.kernels.threads import one_thread
 
 BITS = (8, 4)
 MIN_GROUP = 16
@@ -131,7 +131,7 @@ class GroupAffine:
             plane: torch.empty(shape, dtype=dtype, device=weight.device)
             for plane, (shape, dtype) in self.plane_specs(weight.shape).items()
         }
-        with _one_thread():
+        with one_thread():
             for index in range(weight.shape[0]) if weight.ndim == 3 else (...,):
                 matrix = weight[index]
                 for rows in row_blocks(*matrix.shape):
@@ -214,21 +214,6 @@ class GroupAffine:
                     f"plane {name!r} is {found.get(name)}, not {expected.get(name)}",
                     where=f"{self} over {in_features} columns",
                 )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run torch's operators on the calling thread.
-
-    A block is so small that the threads of an operator mostly wait for one another: on a machine
-    that others use too, each wait costs a time slice, forty times the work itself.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def check_planes(

@@ -154,7 +154,7 @@ def match_to_model(
     Raises:
         ModelError: E0304 names missing tensors and shapes that differ.
     """
-    expected = model.state_dict()
+    expected = dict(model.state_dict())
     found = _convert(model, checkpoint, expected)
     tied = _tied_names(model)
     missing = [n for n in expected if n not in found and n not in tied]
@@ -205,7 +205,7 @@ def _tied_names(model: Any) -> set[str]:
 
 
 def _convert(
-    model: Any, checkpoint: Mapping[str, Weight], expected: Mapping[str, torch.Tensor]
+    model: Any, checkpoint: Mapping[str, Weight], expected: dict[str, torch.Tensor]
 ) -> dict[str, Weight]:
     """Apply the library's renaming and conversion rules without reading a tensor."""
     from transformers.conversion_mapping import get_model_conversion_mapping
