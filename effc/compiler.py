@@ -247,7 +247,7 @@ def _is_decoder(program: Program) -> bool:
 
 
 def _drop_unread(program: Program) -> None:
-    read = {name for stage in program.stages.values() for name in stage.weight_names()}
+    read = program.read_weights()
     for name in [name for name in program.weights if name not in read]:
         program.weights.remove(name)
 
@@ -275,7 +275,7 @@ def inspect_model(source: Any, spec: Any = None) -> dict[str, Any]:
         "dtype": str(program.info.dtype).removeprefix("torch."),
         "context": program.info.context,
         "vocabulary": program.info.vocabulary,
-        "parameters": sum(program.weights[n].numel for n in _read_names(program)),
+        "parameters": sum(program.weights[n].numel for n in program.read_weights()),
         "bytes": read_bytes(program),
         "sites": [
             {
@@ -293,7 +293,3 @@ def inspect_model(source: Any, spec: Any = None) -> dict[str, Any]:
             for site in sites
         ],
     }
-
-
-def _read_names(program: Program) -> set[str]:
-    return {name for stage in program.stages.values() for name in stage.weight_names()}

@@ -56,7 +56,7 @@ def build_report(done: Compilation, bytes_before: int) -> dict[str, Any]:
 def untied_notes(program: Program) -> list[str]:
     """What it costs that users of a shared weight are treated differently.
 
-    Packed copies of a weight are called `<weight>.codes`, `<weight>~2.codes` and so on, with
+    Packed copies of a weight are called `<weight>.codes`, `<weight>~1.codes` and so on, with
     their other planes beside them (`effc.passes.quantization.quantize_weights`).
     """
     copies: dict[str, dict[str, int]] = {}

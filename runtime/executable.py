@@ -42,9 +42,8 @@ class Executable:
     ) -> None:
         self.program = program
         self.device = device
-        names = {n for stage in program.stages.values() for n in stage.weight_names()}
         self._weights: dict[str, torch.Tensor] = {}
-        for name in sorted(names):
+        for name in sorted(program.read_weights()):
             self._weights[name] = program.weights[name].load().to(device)
             if progress is not None:
                 progress(name)

@@ -162,5 +162,4 @@ def _node_print(node: fx.Node) -> tuple[object, ...]:
 
 def read_bytes(program: Program) -> int:
     """Bytes of the weights that the stages read, each counted once."""
-    names = {name for stage in program.stages.values() for name in stage.weight_names()}
-    return sum(program.weights[name].nbytes for name in names)
+    return sum(program.weights[name].nbytes for name in program.read_weights())

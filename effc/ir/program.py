@@ -204,6 +204,10 @@ class Program:
             for node in stage.graph.nodes:
                 yield stage, node
 
+    def read_weights(self) -> set[str]:
+        """Names of the weights that any stage reads."""
+        return {name for stage in self.stages.values() for name in stage.weight_names()}
+
     def group(self, name: str) -> RetentionGroup:
         """The retention group called `name`."""
         return next(group for group in self.groups if group.name == name)

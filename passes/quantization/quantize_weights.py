@@ -29,7 +29,8 @@ from effc.ir.rewriter import GraphRewriter
 from effc.ir.weights import Derivation
 from effc.passes.quantization.method import QuantizationMethod
 
-Planes = dict[str, fx.Node]
+# An operator and its arguments.
+Replacement = tuple[Callable[..., Any], tuple[Any, ...]]
 
 # Kinds of sites that this pass can rewrite.
 KINDS = ("linear", "experts", "embedding")
@@ -79,7 +80,7 @@ def _rewrite(
     packed: dict[tuple[str, QuantizationMethod, bool], str],
     activations: str,
 ) -> fx.Node:
-    build, weight_at = _BUILDERS[op_name(node)]
+    replacement, weight_at = _REPLACEMENTS[op_name(node)]
     weight: Any = node.args[weight_at]
     transposed = op_name(node) == "effc.grouped_linear.default" and bool(node.args[4])
     key = (str(weight.target), method, transposed)
@@ -89,7 +90,8 @@ def _rewrite(
     weights = rewriter.program.weights
     planes = {p: rewriter.weight(name) for p, name in names.items() if name in weights}
     width = int(weight.meta["val"].shape[-2 if transposed else -1])
-    return build(rewriter, node, planes, method, width, activations)
+    target, args = replacement(node, _packed_arguments(planes, method, width), activations)
+    return rewriter.call(target, *args)
 
 
 def _pack(rewriter: GraphRewriter, name: str, method: QuantizationMethod, transposed: bool) -> str:
@@ -112,75 +114,48 @@ def _pack(rewriter: GraphRewriter, name: str, method: QuantizationMethod, transp
     return prefix
 
 
-def _format(method: QuantizationMethod, width: int) -> tuple[int, int, int]:
-    """Bits, group length and input width, as the operators take them."""
+@dataclass(frozen=True)
+class _Packed:
+    """A packed weight as the operators take it.
+
+    Attributes:
+        planes: codes, scale and zero point, the last None when symmetric.
+        format: bits, group length and input width.
+    """
+
+    planes: tuple[fx.Node, fx.Node, fx.Node | None]
+    format: tuple[int, int, int]
+
+
+def _packed_arguments(
+    planes: dict[str, fx.Node], method: QuantizationMethod, width: int
+) -> _Packed:
     layout = method.layout()
-    return layout.bits, width if layout.group is None else layout.group, width
+    group = width if layout.group is None else layout.group
+    return _Packed(
+        (planes["codes"], planes["scale"], planes.get("zero")), (layout.bits, group, width)
+    )
 
 
-def _linear(
-    rewriter: GraphRewriter,
-    node: fx.Node,
-    planes: Planes,
-    method: QuantizationMethod,
-    width: int,
-    activations: str,
-) -> fx.Node:
+def _linear(node: fx.Node, packed: _Packed, activations: str) -> Replacement:
     bias = node.args[2] if len(node.args) > 2 else None
-    return rewriter.call(
-        torch.ops.effc.quantized_linear.default,
-        node.args[0],  # type: ignore[misc]
-        planes["codes"],
-        planes["scale"],
-        planes.get("zero"),
-        bias,
-        *_format(method, width),
-        activations,
-    )
+    args = (node.args[0], *packed.planes, bias, *packed.format, activations)
+    return torch.ops.effc.quantized_linear.default, args
 
 
-def _experts(
-    rewriter: GraphRewriter,
-    node: fx.Node,
-    planes: Planes,
-    method: QuantizationMethod,
-    width: int,
-    activations: str,
-) -> fx.Node:
+def _experts(node: fx.Node, packed: _Packed, activations: str) -> Replacement:
     x, _, ids, bias, _ = node.args
-    return rewriter.call(
-        torch.ops.effc.quantized_grouped_linear.default,
-        x,
-        planes["codes"],
-        planes["scale"],
-        planes.get("zero"),
-        ids,
-        bias,
-        *_format(method, width),
-        activations,
-    )
+    args = (x, *packed.planes, ids, bias, *packed.format, activations)
+    return torch.ops.effc.quantized_grouped_linear.default, args
 
 
-def _embedding(
-    rewriter: GraphRewriter,
-    node: fx.Node,
-    planes: Planes,
-    method: QuantizationMethod,
-    width: int,
-    activations: str,
-) -> fx.Node:
-    return rewriter.call(
-        torch.ops.effc.quantized_embedding.default,
-        node.args[1],
-        planes["codes"],
-        planes["scale"],
-        planes.get("zero"),
-        *_format(method, width),
-        node.meta["val"].dtype,
-    )
+def _embedding(node: fx.Node, packed: _Packed, activations: str) -> Replacement:
+    args = (node.args[1], *packed.planes, *packed.format, node.meta["val"].dtype)
+    return torch.ops.effc.quantized_embedding.default, args
 
 
-_BUILDERS: dict[str, tuple[Callable[..., fx.Node], int]] = {
+# Operator -> what replaces it, and the position of its weight.
+_REPLACEMENTS: dict[str, tuple[Callable[[fx.Node, _Packed, str], Replacement], int]] = {
     "aten.linear.default": (_linear, 1),
     "aten.embedding.default": (_embedding, 0),
     "effc.grouped_linear.default": (_experts, 1),
