@@ -88,10 +88,14 @@ class StopRule:
             answer.finish = "context"
 
     def _stopped(self, tokens: list[int]) -> bool:
-        if not self.stops or self.decode is None:
+        if not self.stops or self.decode is None or not tokens:
             return False
-        # A token is at least one byte, so the tail that can hold a stop string is short; the
-        # margin is for tokens that a tokenizer joins to their neighbours.
-        tail = max(len(text.encode()) for text in self.stops) + 8
-        text = self.decode(tokens[-tail:])
+        longest = max(map(len, self.stops))
+        newest = len(self.decode(tokens[-1:]))
+        # A stop string that appears now ends in the newest token, so a short tail holds it. Tokens
+        # without a text of their own (special ones, parts of a character) make the tail longer;
+        # the margin is for tokens that a tokenizer joins to their neighbours.
+        tail = longest + 8
+        while len(text := self.decode(tokens[-tail:])) < longest + newest and tail < len(tokens):
+            tail *= 2
         return any(stop in text for stop in self.stops)

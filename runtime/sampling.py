@@ -33,7 +33,9 @@ class SamplingOptions:
             Nguyen et al., "Turning Up the Heat: Min-p Sampling", 2024.
         repetition_penalty: logits of tokens seen before are divided by it, negative ones
             multiplied; > 0, applied to greedy choice too. Keskar et al., "CTRL", 2019.
-        seed: sequence b draws from seed + b; None takes a seed from torch's default generator.
+        seed: sequence b draws from seed + b, or from seed[b] if there is one for each: a request
+            with a seed of its own draws the same numbers in every batch. None takes a seed from
+            torch's default generator.
     """
 
     do_sample: bool = False
@@ -42,7 +44,7 @@ class SamplingOptions:
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    seed: int | None = None
+    seed: int | list[int] | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         require_bool("do_sample", self.do_sample)
@@ -57,8 +59,8 @@ class SamplingOptions:
             require_number("min_p", self.min_p, least=0, most=1)
         if self.repetition_penalty is not None:
             require_number("repetition_penalty", self.repetition_penalty, above=0, most=math.inf)
-        if self.seed is not None:
-            require_integer("seed", self.seed, 0)
+        for seed in self._seeds():
+            require_integer("seed", seed, 0)
         if not self.do_sample:
             self._warn_unused()
 
@@ -70,11 +72,23 @@ class SamplingOptions:
             warnings.warn(f"{', '.join(unused)} has no effect without do_sample=True", stacklevel=4)
 
     def generators(self, rows: int) -> list[torch.Generator]:
-        """One generator per sequence."""
-        seed = self.seed
-        if seed is None:
-            seed = int(torch.randint(2**48, ()))
-        return [torch.Generator().manual_seed(seed + row) for row in range(rows)]
+        """One generator per sequence.
+
+        Raises:
+            GenerationError: E0703, a list of seeds that is not one per sequence.
+        """
+        seeds = self._seeds()
+        if isinstance(self.seed, list | tuple) and len(seeds) != rows:
+            raise bad_argument("seed", list(seeds), f"one integer, or one for each of {rows} rows")
+        if not isinstance(self.seed, list | tuple):
+            first = seeds[0] if seeds else int(torch.randint(2**48, ()))
+            seeds = tuple(first + row for row in range(rows))
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def _seeds(self) -> tuple[int, ...]:
+        if self.seed is None:
+            return ()
+        return tuple(self.seed) if isinstance(self.seed, list | tuple) else (self.seed,)
 
 
 def sample(

@@ -128,6 +128,18 @@ def test_draws_of_a_row_do_not_depend_on_its_company() -> None:
         assert alone == [step[row] for step in together]
 
 
+def test_requests_with_seeds_of_their_own_draw_the_same_in_any_batch() -> None:
+    logits = scores(7)
+    seeds = [5, 99, 5, 0]
+    together = choose(SamplingOptions(True, seed=seeds), logits)
+    for row, seed in enumerate(seeds):
+        assert choose(SamplingOptions(True, seed=[seed]), logits[row : row + 1]) == [together[row]]
+    back = choose(SamplingOptions(True, seed=seeds[::-1]), logits.flip(0))
+    assert back == together[::-1]
+    with pytest.raises(GenerationError, match="E0703.*seed must be one integer, or one for each"):
+        SamplingOptions(True, seed=[1, 2]).generators(3)
+
+
 def test_seed_fixes_the_draws_and_rows_differ() -> None:
     logits = torch.zeros(8, 1000)
     first, again, other = (choose(SamplingOptions(True, seed=s), logits) for s in (3, 3, 4))
@@ -169,6 +181,7 @@ def test_logits_that_are_not_numbers_are_refused(bad: float, do_sample: bool) ->
         ({"repetition_penalty": 0}, "repetition_penalty must be a finite number > 0, found 0"),
         ({"seed": -1}, "seed must be an integer >= 0, found -1"),
         ({"seed": True}, "seed must be an integer >= 0, found True"),
+        ({"seed": [3, -1]}, "seed must be an integer >= 0, found -1"),
     ],
 )
 def test_bad_options_name_argument_found_and_allowed(
