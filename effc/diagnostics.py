@@ -36,6 +36,7 @@ CATALOGUE: dict[str, str] = {
     "E0102": "the output already exists",
     "E0103": "the output cannot be written",
     "E0104": "an environment variable has a wrong value",
+    "E0105": "the lock does not fit",
     "E0201": "the policy is not valid TOML",
     "E0202": "unknown key in the policy",
     "E0203": "unknown option for a method",
@@ -64,6 +65,9 @@ CATALOGUE: dict[str, str] = {
     "E0405": "a cache cannot be inserted",
     "E0406": "the program is not legal",
     "E0407": "a weight cannot be quantized",
+    "E0408": "a quality gate failed",
+    "E0409": "the evaluation text cannot be used",
+    "E0412": "the text of a program cannot be read",
     "E0501": "no kernel fits the target",
     "E0502": "the target is not available",
     "E0503": "an operator was called with wrong arguments",
@@ -71,6 +75,7 @@ CATALOGUE: dict[str, str] = {
     "E0602": "the artifact was made by a newer version",
     "E0603": "the artifact is damaged",
     "E0604": "the artifact names an operator outside the allow-list",
+    "E0605": "another compilation writes to the same output",
     "E0701": "the prompt does not fit the context",
     "E0702": "a token id lies outside the vocabulary",
     "E0703": "wrong generation argument",
@@ -171,6 +176,12 @@ class VerifyError(EffcError):
 
 class KernelError(EffcError):
     """No kernel can serve an operator."""
+
+
+class GateError(EffcError):
+    """A compiled model is worse than its policy allows."""
+
+    exit_code = ExitCode.GATE
 
 
 class TargetError(EffcError):

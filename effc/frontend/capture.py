@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 
 from effc.diagnostics import ModelError
 from effc.ir.program import InputSpec, Stage
+from effc.ir.types import layer_of
 from effc.ir.weights import Weight, Weights
 
 _ASSERTIONS = (
@@ -280,9 +281,3 @@ def module_path(node: fx.Node, prefix: str) -> str:
     if path.startswith("_empty") or path + "." == prefix:
         return ""
     return path.removeprefix(prefix)
-
-
-def layer_of(path: str) -> int | None:
-    """The layer index in a module path: its first numeric part."""
-    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
-    return int(found[1]) if found else None

@@ -1,7 +1,8 @@
 """Programs as runnable Python.
 
 One text serves people, golden files and execution: what is printed is what runs. Each stage is a
-function of its weights and inputs; a line is one node, its type and origin in a comment.
+function of its weights and inputs; a line is one node, its type and origin in a comment. With the
+comments the text says all there is to a stage, and `effc.ir.read_text` reads it back.
 """
 
 from __future__ import annotations
@@ -57,13 +58,15 @@ def print_stage(
 
     Args:
         stage: what to print.
-        comments: append types and module paths.
+        comments: say what inputs and results are, append types, module paths and kernels.
         release: delete every value after its last use, as execution wants it.
         callee: how to name a node's target; by default the operator's public name.
     """
     names = symbol_names(stage) if comments else {}
     dying = last_uses(stage) if release else {}
     lines = [f"def {_identifier(stage.name)}({', '.join(_parameters(stage))}):"]
+    if comments:
+        lines += [f"    # {text}" for text in _signature(stage)]
     for node in stage.graph.nodes:
         if node.op == "placeholder":
             continue
@@ -110,6 +113,16 @@ def callee_name(node: fx.Node) -> str:
 
 def _parameters(stage: Stage) -> list[str]:
     return ["weights", *(_identifier(stage.placeholder(spec.name).name) for spec in stage.inputs)]
+
+
+def _signature(stage: Stage) -> list[str]:
+    """What a signature in Python does not say: one text per input, and the names of the results."""
+    inputs = [
+        f"{'optional ' if spec.optional else ''}{spec.role} {spec.name}: "
+        f"[{', '.join(map(str, spec.shape))}] {str(spec.dtype).removeprefix('torch.')}"
+        for spec in stage.inputs
+    ]
+    return [*inputs, f"results {', '.join(stage.outputs)}"]
 
 
 def _statement(node: fx.Node, callee: Callable[[fx.Node], str]) -> str:

@@ -17,11 +17,9 @@ from torch import fx
 from effc.diagnostics import VerifyError
 from effc.ir import literals, opset, sizes, untrusted
 from effc.ir.program import InputSpec, Stage
-from effc.ir.types import symbol_names
+from effc.ir.types import SYMBOLIC, symbol_names
 
 ROLES = ("argument", "state")
-SYMBOLIC = {torch.SymInt: "int", torch.SymFloat: "float", torch.SymBool: "bool"}
-
 _KINDS = ("placeholder", "get_attr", "call_function", "output")
 _FACTS = ("layer", "path", "kernel", "made_by", "shape", "dtype")
 

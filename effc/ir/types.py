@@ -7,6 +7,7 @@ import re
 import torch
 from torch import fx
 
+from effc.ir import sizes
 from effc.ir.program import Stage
 
 Size = int | str
@@ -24,19 +25,11 @@ def symbol_names(stage: Stage) -> dict[str, str]:
     return names
 
 
-def size_text(size: int | torch.SymInt, names: dict[str, str]) -> Size:
-    """A size as an integer or as an expression over the stage's names."""
-    if isinstance(size, int):
-        return size
-    text = re.sub(r"[A-Za-z_]\w*", lambda m: names.get(m[0], m[0]), str(size.node.expr))
-    return int(text) if text.lstrip("-").isdigit() else text
-
-
 def shape_of(node: fx.Node, names: dict[str, str]) -> tuple[Size, ...] | None:
     """The shape of a node's tensor, from its value or from what the artifact says."""
     value = node.meta.get("val")
     if isinstance(value, torch.Tensor):
-        return tuple(size_text(size, names) for size in value.shape)
+        return tuple(sizes.of_value(size, names) for size in value.shape)
     shape = node.meta.get("shape")
     return tuple(shape) if shape is not None else None
 
@@ -50,9 +43,20 @@ def dtype_of(node: fx.Node) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
+SYMBOLIC = {torch.SymInt: "int", torch.SymFloat: "float", torch.SymBool: "bool"}
+"""Types of computed sizes, by the names that texts and artifacts give them."""
+
+
 def annotation(node: fx.Node, names: dict[str, str]) -> str:
-    """`[B, T, 64] float32`, or an empty text for what has no shape."""
+    """`[B, T, 64] float32`, `int` for a computed size, an empty text for what has neither."""
     shape = shape_of(node, names)
-    if shape is None:
-        return ""
-    return f"[{', '.join(map(str, shape))}] {dtype_of(node) or ''}".rstrip()
+    if shape is not None:
+        return f"[{', '.join(map(str, shape))}] {dtype_of(node) or ''}".rstrip()
+    symbolic = SYMBOLIC.get(type(node.meta.get("val")), node.meta.get("dtype"))
+    return str(symbolic or "")
+
+
+def layer_of(path: str) -> int | None:
+    """The layer index in a module path: its first numeric part."""
+    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
+    return int(found[1]) if found else None

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from effc.frontend.capture import layer_of
 from effc.ir.opset import is_allowed
+from effc.ir.types import layer_of
 from effc.ir.verify import verify
 from tests.programs import capture, decoder, example_ids, run
 
