@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,16 +19,33 @@ from effc.ir.rewriter import GraphRewriter
 _ROUNDS = 20
 
 
+@dataclass(frozen=True)
+class Lookalike:
+    """A form that people take for what a rule rewrites, and that means something else.
+
+    Attributes:
+        pattern: the form.
+        reason: why it is left alone, and what would be rewritten.
+        check: whether a match is one after all.
+    """
+
+    pattern: Any
+    reason: str
+    check: Callable[[Match], bool] = lambda found: True
+
+
 class RewriteRule:
     """One local rewrite.
 
     Class attributes:
         name: kebab-case.
         patterns: alternatives; the first that matches and passes `check` is rewritten.
+        lookalikes: always reported as near misses, however little of a pattern they match.
     """
 
     name: ClassVar[str]
     patterns: ClassVar[tuple[Any, ...]]
+    lookalikes: ClassVar[tuple[Lookalike, ...]] = ()
 
     def check(self, found: Match, root: fx.Node) -> str:
         """Why the match must not be rewritten; an empty text allows it."""
@@ -94,14 +112,23 @@ def _sweep(
         if root.op != "call_function" or root._erased:
             continue
         found, reason = _find(rule, root)
+        known = _lookalike(rule, root) if reason else ""
         if not reason:
             place = rewriter.graph_place(root)
             with rewriter.before(root):
                 new = rule.rewrite(rewriter, found, root)
             rewriter.replace(root, new)
             outcomes.append(Outcome(place, "applied"))
-        elif found.depth >= near:
-            misses.append(NearMiss(rule.name, rewriter.stage.name, root.name, reason))
+        elif known or found.depth >= near:
+            misses.append(NearMiss(rule.name, rewriter.stage.name, root.name, known or reason))
+
+
+def _lookalike(rule: RewriteRule, root: fx.Node) -> str:
+    for known in rule.lookalikes:
+        found = match(known.pattern, root)
+        if found and known.check(found):
+            return known.reason
+    return ""
 
 
 def _find(rule: RewriteRule, root: fx.Node) -> tuple[Match, str]:

@@ -45,18 +45,23 @@ class FoldConstants(Pass):
     after: ClassVar[tuple[str, ...]] = ("remove-no-ops",)
 
     def call(self, program: Program, journal: Journal) -> list[Outcome]:
-        """One outcome per folded call."""
+        """One outcome per call of weights alone; skipped where folding would cost bytes."""
         outcomes = []
         for stage in program.stages.values():
             rewriter = self.rewriter(program, stage, journal)
             for node in list(stage.graph.nodes):
-                if not node._erased and _foldable(node):
-                    outcomes.append(Outcome(rewriter.graph_place(node), "applied"))
+                if node._erased or not _is_constant(node):
+                    continue
+                growth = _growth(node)
+                status = "skipped" if growth else "applied"
+                outcomes.append(Outcome(rewriter.graph_place(node), status, growth))
+                if not growth:
                     _fold(program, stage, rewriter, node)
         return outcomes
 
 
-def _foldable(node: fx.Node) -> bool:
+def _is_constant(node: fx.Node) -> bool:
+    """Whether a call depends on weights alone; a transposed matrix is a view of one."""
     inputs = node.all_input_nodes
     value = node.meta.get("val")
     if node.op != "call_function" or not inputs or not isinstance(value, torch.Tensor):
@@ -67,9 +72,16 @@ def _foldable(node: fx.Node) -> bool:
     sizes = (*value.shape, *(s for n in inputs for s in n.meta["val"].shape))
     if any(isinstance(size, torch.SymInt) for size in sizes):
         return False
-    if op_name(node) in TRANSPOSES and value.dim() == 2:
-        return False
-    return value.nbytes <= sum(n.meta["val"].nbytes for n in inputs)
+    return op_name(node) not in TRANSPOSES or value.dim() != 2
+
+
+def _growth(node: fx.Node) -> str:
+    """Why folding would cost bytes; empty when it does not."""
+    needed = node.meta["val"].nbytes
+    read = sum(n.meta["val"].nbytes for n in node.all_input_nodes)
+    if needed <= read:
+        return ""
+    return f"{node.name} takes {needed} bytes and the weights it is computed from {read}"
 
 
 def _fold(program: Program, stage: Stage, rewriter: GraphRewriter, node: fx.Node) -> None:

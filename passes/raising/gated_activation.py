@@ -17,7 +17,7 @@ from torch import fx
 from effc.ir.passbase import PassStage
 from effc.ir.pattern import Call, Match, Var, op_name
 from effc.ir.rewriter import GraphRewriter
-from effc.ir.rules import RewriteRule, RulePass
+from effc.ir.rules import Lookalike, RewriteRule, RulePass
 
 _NAMES = {
     "aten.silu.default": "silu",
@@ -25,6 +25,12 @@ _NAMES = {
     "aten.relu.default": "relu",
     "aten.sigmoid.default": "sigmoid",
 }
+
+
+_OTHERS = tuple(
+    f"aten.{name}.default"
+    for name in ("mish", "elu", "celu", "selu", "relu6", "leaky_relu", "hardswish", "softplus")
+)
 
 
 class RaiseGate(RewriteRule):
@@ -36,6 +42,12 @@ class RaiseGate(RewriteRule):
             ("aten.mul.Tensor",),
             (Call(tuple(_NAMES), (Var("gate"),), ("approximate",), name="act"), Var("up")),
             commutative=True,
+        ),
+    )
+    lookalikes = (
+        Lookalike(
+            Call(("aten.mul.Tensor",), (Call(_OTHERS, (Var("gate"),)), Var("up")), (), True),
+            "effc.gated_activation knows silu, gelu, relu and sigmoid, not this activation",
         ),
     )
 

@@ -18,9 +18,9 @@ import torch
 from torch import fx
 
 from effc.ir.passbase import PassStage, Semantics
-from effc.ir.pattern import Call, Match, Var
+from effc.ir.pattern import Call, Const, ListOf, Match, Var
 from effc.ir.rewriter import GraphRewriter
-from effc.ir.rules import RewriteRule, RulePass
+from effc.ir.rules import Lookalike, RewriteRule, RulePass
 from effc.passes.normalize.fold_constants import TRANSPOSES
 
 aten = torch.ops.aten
@@ -60,6 +60,14 @@ class RaiseWeightProduct(RewriteRule):
     patterns = (
         Call(("aten.addmm.default",), (Var("bias"), Var("x"), Var("weight"))),
         Call(_PRODUCTS, (Var("x"), Var("weight"))),
+    )
+    lookalikes = (
+        Lookalike(
+            Call(("aten.einsum.default",), (Const("equation"), ListOf((Var("x"), Var("weight"))))),
+            "an einsum with a weight is not raised to a linear, so no rule can name it; "
+            "write it as torch.nn.functional.linear",
+            lambda found: found["weight"].op == "get_attr",
+        ),
     )
 
     def check(self, found: Match, root: fx.Node) -> str:

@@ -19,7 +19,7 @@ from torch import fx
 from effc.ir.passbase import PassStage
 from effc.ir.pattern import CASTS, Call, Cast, Const, Match, Var, op_name
 from effc.ir.rewriter import GraphRewriter
-from effc.ir.rules import RewriteRule, RulePass
+from effc.ir.rules import Lookalike, RewriteRule, RulePass
 
 _X = Cast(Var("x"))
 _MEAN = Call(("aten.mean.dim",), (Call(("aten.pow.Tensor_Scalar",), (_X, 2)), Const("dims"), True))
@@ -28,6 +28,10 @@ _NORMAL = Call(("aten.mul.Tensor",), (_X, _ROOT), commutative=True, name="normal
 _PRODUCT = Call(
     ("aten.mul.Tensor",), (Cast(_NORMAL), Cast(Var("weight"))), commutative=True, name="product"
 )
+_QUOTIENT = Call(
+    ("aten.div.Tensor",),
+    (_X, Call(("aten.sqrt.default",), (Call(("aten.add.Tensor",), (_MEAN, Const("eps"))),))),
+)
 
 
 class RaiseRmsNorm(RewriteRule):
@@ -35,6 +39,13 @@ class RaiseRmsNorm(RewriteRule):
 
     name = "raise-rms-norm"
     patterns = (Call(CASTS, (_PRODUCT,), keywords=("dtype",)), _PRODUCT)
+    lookalikes = (
+        Lookalike(
+            _QUOTIENT,
+            "the value is divided by its root mean square; effc.rms_norm multiplies by the "
+            "reciprocal (rsqrt), which rounds differently",
+        ),
+    )
 
     def check(self, found: Match, root: fx.Node) -> str:
         """The last dimension, a weight vector, and one of the two ways to round."""

@@ -19,7 +19,7 @@ from torch import fx
 from effc.ir.passbase import PassStage
 from effc.ir.pattern import Call, Const, ListOf, Match, Var
 from effc.ir.rewriter import GraphRewriter
-from effc.ir.rules import RewriteRule, RulePass
+from effc.ir.rules import Lookalike, RewriteRule, RulePass
 
 END = 2**63 - 1
 
@@ -42,10 +42,13 @@ _PAIR_TURN = Call(
 )
 
 
-def _rotation(turn: Call) -> Call:
+def _rotation(turn: Call, joined: str = "aten.add.Tensor") -> Call:
     straight = Call(("aten.mul.Tensor",), (Var("x"), Var("cos")), commutative=True)
     turned = Call(("aten.mul.Tensor",), (turn, Var("sin")), commutative=True)
-    return Call(("aten.add.Tensor",), (straight, turned), commutative=True)
+    return Call((joined,), (straight, turned), commutative=joined == "aten.add.Tensor")
+
+
+_BACKWARDS = "the quarter turn is subtracted: this turns the other way than effc.rope does"
 
 
 class RaiseRotation(RewriteRule):
@@ -53,6 +56,10 @@ class RaiseRotation(RewriteRule):
 
     name = "raise-rotation"
     patterns = (_rotation(_HALF_TURN), _rotation(_PAIR_TURN))
+    lookalikes = (
+        Lookalike(_rotation(_HALF_TURN, "aten.sub.Tensor"), _BACKWARDS),
+        Lookalike(_rotation(_PAIR_TURN, "aten.sub.Tensor"), _BACKWARDS),
+    )
 
     def check(self, found: Match, root: fx.Node) -> str:
         """Slices must cut the last dimension exactly in half, or into odd and even."""
