@@ -7,7 +7,7 @@ the entry-point group `effc.methods`; a name that exists twice is an error namin
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
 
@@ -21,6 +21,13 @@ METHODS: dict[str, dict[str, str]] = {
     "quantize": {
         "rtn": "effc.passes.quantization.rtn:Rtn",
     },
+    "kv": {},
+    "store": {
+        "int8": "effc.passes.kv_compression.int8:Int8",
+    },
+    "tokens": {},
+    "draft": {},
+    "stream": {},
 }
 
 # Exact passes that bring every captured program into canonical form, in any order: the pass
@@ -78,13 +85,52 @@ def method_locations() -> Mapping[str, Mapping[str, str]]:
     return tables
 
 
+class MethodInfos(Mapping[str, MethodInfo]):
+    """Descriptions of the methods of one table; each is loaded when it is asked for.
+
+    Args:
+        table: the table's name.
+        locations: method -> "module:Class".
+    """
+
+    def __init__(self, table: str, locations: Mapping[str, str]) -> None:
+        self._table = table
+        self._locations = locations
+        self._known: dict[str, MethodInfo] = {}
+
+    def __getitem__(self, name: str) -> MethodInfo:
+        """The description of a method, read from its dataclass; loads no torch.
+
+        Raises:
+            PassError: E0413 if the module or class behind the method is not there.
+        """
+        location = self._locations[name]
+        if name not in self._known:
+            try:
+                self._known[name] = method_info_from_dataclass(locate(location))
+            except (ImportError, AttributeError, TypeError) as error:
+                raise PassError(
+                    "E0413",
+                    f"the method {name!r} of [[{self._table}]] cannot be loaded from {location} "
+                    f"({type(error).__name__}: {error})",
+                    help="repair or uninstall the package that offers it",
+                ) from error
+        return self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._locations
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._locations)
+
+    def __len__(self) -> int:
+        return len(self._locations)
+
+
 @cache
 def method_infos() -> Mapping[str, Mapping[str, MethodInfo]]:
-    """Descriptions of all methods, read from their dataclasses; loads no torch."""
-    return {
-        table: {name: method_info_from_dataclass(locate(where)) for name, where in methods.items()}
-        for table, methods in method_locations().items()
-    }
+    """Descriptions of all methods, by table and name; nothing is imported before it is used."""
+    return {table: MethodInfos(table, methods) for table, methods in method_locations().items()}
 
 
 def method(table: str, name: str) -> type:

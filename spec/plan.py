@@ -7,13 +7,22 @@ error that names the nearest miss.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from effc.diagnostics import NoMatchError
 from effc.spec import conditions
-from effc.spec.schema import Rule
+from effc.spec.schema import Choice, Policy, Rule
+
+RuleKey = tuple[str, int]
+"""A rule: its table, and its index there."""
+
+SiteKey = tuple[str, str]
+"""A site: its stage and graph node."""
+
+Served = Mapping[str, Collection[str]]
+"""Aspect -> the kinds of sites that its methods can serve."""
 
 
 class Site(conditions.Site, Protocol):
@@ -35,18 +44,50 @@ class Step:
     """One method at one site.
 
     Attributes:
-        table: "quantize", ...
+        aspect: what of the site it decides: "quantize", "kv", "store", ...
         method: its name.
         options: as the rule states them.
         site: where.
+        table: the table of the rule.
         rule: index of the rule among those of its table.
     """
 
-    table: str
+    aspect: str
     method: str
     options: Mapping[str, object]
     site: Site
+    table: str
     rule: int
+
+
+@dataclass(frozen=True)
+class RuleMatch:
+    """What became of one rule.
+
+    Attributes:
+        table, rule: which one.
+        where: its selector.
+        choices: its methods, by aspect.
+        gate: what happens when it breaks a bound.
+        place: where it stands in the policy.
+        matched: sites that the selector means and the table serves.
+        applied: those that no later rule took over, in at least one aspect.
+        overridden: the rest.
+        nearest_miss: the site that just failed to match, with the reason; None without one.
+        disabled: whether the rule was left out on purpose, e.g. reverted by a gate.
+    """
+
+    table: str
+    rule: int
+    where: str
+    choices: Mapping[str, Choice]
+    gate: str | None
+    place: str
+    matched: int
+    applied: int
+    overridden: int
+    nearest_miss: str | None
+    disabled: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,77 +96,155 @@ class Plan:
 
     Attributes:
         steps: in site order.
+        matches: one per rule, in the order of the policy's tables.
         skipped: selected sites that cannot be served: (site name, reason).
         notes: overridden rules, unmatched optional rules, weights that come apart.
     """
 
     steps: tuple[Step, ...] = ()
+    matches: tuple[RuleMatch, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
 
+    def of(self, aspect: str) -> tuple[Step, ...]:
+        """The steps of one aspect."""
+        return tuple(step for step in self.steps if step.aspect == aspect)
 
-def make_plan(rules: Sequence[Rule], sites: Sequence[Site], kinds: Iterable[str]) -> Plan:
-    """Match the rules of one table to sites.
+
+def make_plan(
+    policy: Policy,
+    sites: Sequence[Site],
+    served: Served,
+    *,
+    disabled: Collection[RuleKey] = (),
+    disabled_sites: Collection[SiteKey] = (),
+) -> Plan:
+    """Match all rules to sites.
 
     Args:
-        rules: in the order of the policy; a later one wins.
+        policy: within a table a later rule wins, aspect by aspect.
         sites: of the whole program.
-        kinds: kinds of sites that the table's methods can serve.
+        served: which kinds of sites each aspect can serve.
+        disabled: rules to leave out.
+        disabled_sites: sites to leave alone.
 
     Raises:
         NoMatchError: E0401, with the nearest miss and why it missed.
     """
-    served = set(kinds)
-    chosen: dict[int, Rule] = {}
-    skipped: dict[str, str] = {}
-    notes: list[str] = []
-    for rule in rules:
-        matched = [i for i, site in enumerate(sites) if rule.where.matches(site)]
-        fit = [i for i in matched if sites[i].kind in served]
+    planner = _Planner(sites, served, frozenset(disabled_sites))
+    for rule in (*policy.quantize, *policy.kv, *policy.tokens):
+        planner.match(rule, (rule.table, rule.index) in disabled)
+    return planner.plan()
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """A rule and the positions of the sites it means: selected ones, and served ones among them."""
+
+    rule: Rule
+    fit: tuple[int, ...]
+    disabled: bool
+
+
+class _Planner:
+    def __init__(self, sites: Sequence[Site], served: Served, left_alone: frozenset[SiteKey]):
+        self.sites = sites
+        self.served = served
+        self.left_alone = left_alone
+        self.chosen: dict[str, dict[int, Rule]] = {}
+        self.matched: list[_Matched] = []
+        self.skipped: dict[str, str] = {}
+        self.notes: list[str] = []
+
+    def match(self, rule: Rule, disabled: bool) -> None:
+        """Take in the next rule."""
+        kinds = self._kinds(rule)
+        selected = [i for i, site in enumerate(self.sites) if rule.where.matches(site)]
+        fit = tuple(i for i in selected if self.sites[i].kind in kinds)
         if not fit:
-            _nothing(rule, sites, served, matched, notes)
-        notes += _overridden(rule, [chosen[i] for i in fit if i in chosen])
-        chosen.update(dict.fromkeys(fit, rule))
-        for site in (sites[i] for i in matched if sites[i].kind not in served):
-            skipped[site.name] = f"{rule.table} does not serve sites of kind {site.kind}"
-    notes += _untied(sites, chosen)
-    steps = tuple(
-        Step(rule.table, rule.method, rule.options, sites[i], rule.index)
-        for i, rule in sorted(chosen.items())
-    )
-    return Plan(steps, tuple(skipped.items()), tuple(notes))
+            self._nothing(rule, kinds, selected)
+        for i in selected:
+            if self.sites[i].kind not in kinds:
+                reason = f"{rule.table} does not serve sites of kind {self.sites[i].kind}"
+                self.skipped[self.sites[i].name] = reason
+        self.matched.append(_Matched(rule, fit, disabled))
+        if disabled:
+            return
+        earlier: dict[int, int] = {}
+        for aspect in rule.choices():
+            chosen = self.chosen.setdefault(aspect, {})
+            acting = [i for i in fit if self._key(i) not in self.left_alone]
+            for old in (chosen[i] for i in acting if i in chosen):
+                earlier[old.index] = earlier.get(old.index, 0) + 1
+            chosen.update(dict.fromkeys(acting, rule))
+        self.notes += [
+            f"[[{rule.table}]] rule {rule.index + 1} overrides rule {old + 1} at {count} sites"
+            for old, count in earlier.items()
+        ]
 
+    def plan(self) -> Plan:
+        """All decisions."""
+        steps = [
+            (i, Step(aspect, choice.method, choice.options, self.sites[i], rule.table, rule.index))
+            for aspect, chosen in self.chosen.items()
+            for i, rule in chosen.items()
+            for choice in (rule.choices()[aspect],)
+        ]
+        steps.sort(key=lambda step: step[0])
+        notes = (*self.notes, *_untied(self.sites, self.chosen.get("quantize", {})))
+        matches = tuple(self._account(matched) for matched in self.matched)
+        return Plan(tuple(s for _, s in steps), matches, tuple(self.skipped.items()), notes)
 
-def _nothing(
-    rule: Rule, sites: Sequence[Site], served: set[str], matched: list[int], notes: list[str]
-) -> None:
-    what = f'[[{rule.table}]] where = "{rule.where}"'
-    if matched:
-        kinds = ", ".join(sorted({sites[i].kind for i in matched}))
-        reason = f"{rule.table} does not serve sites of kind {kinds}"
-    else:
-        miss = rule.where.nearest_miss([s for s in sites if s.kind in served] or sites)
-        reason = f"nearest miss: {miss[0].name}: {miss[1]}" if miss else "the model has no sites"
-    if rule.optional:
-        notes.append(f"{rule.where_span}: {what} matches nothing ({reason}); it is optional")
-        return
-    found = f"{len(matched)} sites, all in vain" if matched else f"none of {len(sites)} sites"
-    raise NoMatchError(
-        "E0401",
-        f"{what} matches {found}; {reason}",
-        where=rule.where_span,
-        help="list the sites with 'effc inspect MODEL', or set optional = true",
-    )
+    def _account(self, matched: _Matched) -> RuleMatch:
+        rule = matched.rule
+        winners = [self.chosen.get(aspect, {}) for aspect in rule.choices()]
+        acts = {i for chosen in winners for i, winner in chosen.items() if winner is rule}
+        kinds = self._kinds(rule)
+        missed = rule.where.nearest_miss([site for site in self.sites if site.kind in kinds])
+        return RuleMatch(
+            table=rule.table,
+            rule=rule.index,
+            where=str(rule.where),
+            choices=rule.choices(),
+            gate=rule.gate,
+            place=str(rule.span),
+            matched=len(matched.fit),
+            applied=len(acts),
+            overridden=0 if matched.disabled else len(matched.fit) - len(acts),
+            nearest_miss=f"{missed[0].name}: {missed[1]}" if missed else None,
+            disabled=matched.disabled,
+        )
 
+    def _kinds(self, rule: Rule) -> set[str]:
+        return {kind for aspect in rule.choices() for kind in self.served.get(aspect, ())}
 
-def _overridden(rule: Rule, earlier: Sequence[Rule]) -> list[str]:
-    counts: dict[int, int] = {}
-    for old in earlier:
-        counts[old.index] = counts.get(old.index, 0) + 1
-    return [
-        f"[[{rule.table}]] rule {rule.index + 1} overrides rule {old + 1} at {count} sites"
-        for old, count in counts.items()
-    ]
+    def _key(self, i: int) -> SiteKey:
+        return self.sites[i].stage, self.sites[i].node
+
+    def _nothing(self, rule: Rule, kinds: set[str], selected: list[int]) -> None:
+        what = f'[[{rule.table}]] where = "{rule.where}"'
+        if selected:
+            found_kinds = ", ".join(sorted({self.sites[i].kind for i in selected}))
+            reason = f"{rule.table} does not serve sites of kind {found_kinds}"
+        else:
+            fit = [site for site in self.sites if site.kind in kinds]
+            miss = rule.where.nearest_miss(fit or self.sites)
+            reason = (
+                f"nearest miss: {miss[0].name}: {miss[1]}" if miss else "the model has no sites"
+            )
+        if rule.optional:
+            self.notes.append(
+                f"{rule.where_span}: {what} matches nothing ({reason}); it is optional"
+            )
+            return
+        count = len(self.sites)
+        found = f"{len(selected)} sites, all in vain" if selected else f"none of {count} sites"
+        raise NoMatchError(
+            "E0401",
+            f"{what} matches {found}; {reason}",
+            where=rule.where_span,
+            help="list the sites with 'effc inspect MODEL', or set optional = true",
+        )
 
 
 def _untied(sites: Sequence[Site], chosen: Mapping[int, Rule]) -> list[str]:

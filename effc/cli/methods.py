@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from effc.cli.frame import DebugFlag, JsonFlag
 from effc.cli.output import print_json, print_table
-from effc.diagnostics import EffcError, did_you_mean
+from effc.diagnostics import EffcError, PassError, did_you_mean
 
 if TYPE_CHECKING:
     from effc.spec.schema import MethodInfo, OptionInfo
@@ -22,9 +24,11 @@ def methods(
     """List the methods, or describe one."""
     from effc.passes.registry import method_infos
 
-    infos = [info for table in method_infos().values() for info in table.values()]
-    if name is not None:
-        infos = _named(infos, name)
+    tables = method_infos()
+    if name is None:
+        infos = [info for table in tables.values() for info in _loadable(table)]
+    else:
+        infos = _named(tables, name)
     if json:
         print_json({"methods": [_as_json(info) for info in infos]})
     elif name is None:
@@ -34,22 +38,37 @@ def methods(
             _describe(info)
 
 
-def _named(infos: list[MethodInfo], name: str) -> list[MethodInfo]:
-    found = [info for info in infos if info.name == name]
+def _loadable(table: Mapping[str, MethodInfo]) -> Iterator[MethodInfo]:
+    """The methods of a table; one that another package offers in vain costs a warning."""
+    for name in table:
+        try:
+            yield table[name]
+        except PassError as error:
+            print(error.render(), file=sys.stderr)
+
+
+def _named(tables: Mapping[str, Mapping[str, MethodInfo]], name: str) -> list[MethodInfo]:
+    found = [table[name] for table in tables.values() if name in table]
     if not found:
-        names = {info.name for info in infos}
+        names = {known for table in tables.values() for known in table}
         raise EffcError("E0204", f"there is no method {name!r}", help=did_you_mean(name, names))
     return found
 
 
 def _describe(info: MethodInfo) -> None:
-    print(f"{info.name}: {info.summary}\ntable: [[{info.kind}]]")
+    print(f"{info.name}: {info.summary}\npolicy: {_usage(info)}")
     if info.paper:
         print(f"paper: {info.paper}")
     if info.options:
         rows = [(o.name, o.expected, _default(o), o.help) for o in info.options]
         print()
         print_table(("option", "takes", "default", "meaning"), rows)
+
+
+def _usage(info: MethodInfo) -> str:
+    """How a policy names the method."""
+    named = f'method = "{info.name}"'
+    return f"[[kv]] store = {{ {named} }}" if info.kind == "store" else f"[[{info.kind}]] {named}"
 
 
 def _default(option: OptionInfo) -> str:

@@ -24,7 +24,8 @@ through `new_len`, logits are computed only for the rows asked for.
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +41,7 @@ from effc.ir.program import CacheSite, InputSpec, Program, RetentionGroup, Sched
 from effc.ir.rewriter import GraphRewriter, fake_mode_of
 from effc.ir.token_wise import obstacles
 from effc.kernels.paged.formats import page_format
+from effc.passes.kv_compression.method import StoreMethod
 
 ATTENTION = "effc.attention.default"
 HEADS = ("aten.linear.default", "effc.quantized_linear.default")
@@ -52,6 +54,8 @@ class InsertCache(Pass):
     Attributes:
         format: page format of keys and values.
         page_size: tokens per page.
+        stores: (stage, node name) of an attention -> the method that stores its keys and values
+            in another format.
     """
 
     name: ClassVar[str] = "insert-cache"
@@ -59,6 +63,7 @@ class InsertCache(Pass):
 
     format: str = "fp32"
     page_size: int = 32
+    stores: Mapping[tuple[str, str], StoreMethod] = field(default_factory=dict)
 
     def requires(self, program: Program) -> None:
         """Every attention is causal self-attention, and nothing else mixes tokens."""
@@ -197,6 +202,9 @@ class _Insertion:
 
     def site(self, node: fx.Node, k: fx.Node, v: fx.Node, group: RetentionGroup) -> CacheSite:
         keys, values = k.meta["val"], v.meta["val"]
+        store = self.options.stores.get(("forward", node.name))
+        plain = self.options.format
+        key_format, value_format = (plain, plain) if store is None else store.formats()
         site = CacheSite(
             index=len(self.sites),
             name=str(node.meta.get("path") or node.name),
@@ -204,8 +212,8 @@ class _Insertion:
             kv_heads=int(keys.shape[1]),
             key_width=int(keys.shape[3]),
             value_width=int(values.shape[3]),
-            key_format=self.options.format,
-            value_format=self.options.format,
+            key_format=key_format,
+            value_format=value_format,
             group=group.name,
         )
         self.sites.append(site)

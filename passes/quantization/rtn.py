@@ -26,13 +26,13 @@ MIN_GROUP = 16
 
 @dataclass(frozen=True)
 class Rtn(QuantizationMethod):
-    """Weight-only rounding to 8 or 4 bits, in groups along the input features."""
+    """Weight-only rounding to 8, 4, 3 or 2 bits, in groups along the input features."""
 
     name: ClassVar[str] = "rtn"
     summary: ClassVar[str] = "round weights to the nearest of 2^bits values per group"
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.08295"
 
-    bits: Literal[8, 4] = field(default=4, metadata={"help": "bits per weight: 8 or 4"})
+    bits: Literal[8, 4, 3, 2] = field(default=4, metadata={"help": "bits per weight: 8, 4, 3 or 2"})
     group: int | Literal["row"] = field(
         default=32,
         metadata={"help": 'columns that share a scale, a power of two from 16 on, or "row"'},
@@ -47,8 +47,8 @@ class Rtn(QuantizationMethod):
 
     def __post_init__(self) -> None:
         # Types are checked exactly: True is not 1, and 4.0 is not 4.
-        if type(self.bits) is not int or self.bits not in (8, 4):
-            raise OptionError("bits", "8 or 4", self.bits, self.name)
+        if type(self.bits) is not int or self.bits not in (8, 4, 3, 2):
+            raise OptionError("bits", "8, 4, 3 or 2", self.bits, self.name)
         if self.group != "row" and not _is_group(self.group):
             expected = f'a power of two >= {MIN_GROUP}, or "row"'
             raise OptionError("group", expected, self.group, self.name)

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from effc.diagnostics import PassError
+from effc.kernels.paged.formats import page_format
 from effc.passes import registry
+from effc.passes.kv_compression.method import StoreMethod
 from effc.passes.quantization.method import QuantizationMethod
 from effc.spec.parse import dump_policy, load_policy, parse_policy
 from effc.spec.schema import MethodInfo
@@ -24,6 +26,7 @@ METHODS = [
     for table, methods in registry.METHODS.items()
     for name, where in methods.items()
 ]
+BASES = {"quantize": QuantizationMethod, "store": StoreMethod}
 EVERY_METHOD = pytest.mark.parametrize(
     ("table", "name", "where"), METHODS, ids=lambda value: str(value).rpartition(".")[2]
 )
@@ -40,7 +43,7 @@ def test_method_is_a_frozen_dataclass_of_its_table(table: str, name: str, where:
     assert cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert (cls.kind, cls.name) == (table, name)
     assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name)
-    assert issubclass(cls, {"quantize": QuantizationMethod}[table])
+    assert issubclass(cls, BASES[table])
     assert hash(cls()) == hash(cls())
 
 
@@ -74,11 +77,15 @@ def test_every_option_survives_the_policy_text(table: str, name: str, where: str
         {option.name: value} for option in described.options for value in _values(option.type)
     ]
     for options in variants:
-        rule = {"where": "all", "method": name, **options}
-        policy = load_policy({"version": 1, table: [rule]}, registry.method_infos())
+        choice = {"method": name, **options}
+        rules = {"kv": [{"where": "all", "store": choice}]}
+        if table != "store":
+            rules = {table: [{"where": "all"} | choice]}
+        policy = load_policy({"version": 1, **rules}, registry.method_infos())
         again = parse_policy(dump_policy(policy), methods=registry.method_infos())
         assert again == policy
-        (read,) = getattr(again, table)
+        ((rule,),) = (getattr(again, table) for table in rules)
+        read = rule.choices()[table]
         assert registry.method(table, name)(**read.options) == registry.method(table, name)(
             **options
         )
@@ -91,7 +98,12 @@ def _values(annotation: str) -> list[object]:
     return values + ([True, False] if re.search(r"\bbool\b", annotation) else [])
 
 
-@EVERY_METHOD
+QUANTIZE_METHODS = pytest.mark.parametrize(
+    ("table", "name", "where"), [m for m in METHODS if m[0] == "quantize"], ids=lambda v: str(v)
+)
+
+
+@QUANTIZE_METHODS
 @pytest.mark.parametrize("shape", ((8, 64), (3, 5, 40), (1, 1)), ids=str)
 def test_bytes_are_those_of_the_planes(
     shape: tuple[int, ...], table: str, name: str, where: str
@@ -103,6 +115,12 @@ def test_bytes_are_those_of_the_planes(
         p: (tuple(sizes), dtype) for p, (sizes, dtype) in method.plane_specs(shape).items()
     } == specs
     assert method.bytes(shape) == sum(t.nbytes for t in planes.values())
+
+
+@pytest.mark.parametrize("name", registry.METHODS["store"])
+def test_stores_name_page_formats(name: str) -> None:
+    for form in registry.method("store", name)().formats():
+        assert page_format(form).name == form
 
 
 def _fake_entry_point(name: str, value: str, owner: str) -> SimpleNamespace:
@@ -134,6 +152,12 @@ def test_other_packages_add_methods(entry_points) -> None:  # noqa: ANN001
 def test_listing_methods_imports_none_of_them(entry_points) -> None:  # noqa: ANN001
     entry_points(_fake_entry_point("quantize.mine", "no_such_module:Mine", "other"))
     assert registry.method_locations()["quantize"]["mine"] == "no_such_module:Mine"
+    infos = registry.method_infos()["quantize"]
+    assert "mine" in infos and infos["rtn"].name == "rtn"
+    with pytest.raises(
+        PassError, match=r"E0413.*'mine' of \[\[quantize\]\] cannot be loaded from no_such"
+    ):
+        infos["mine"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,13 @@ def dequantized(method: Rtn, weight: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     "method",
-    (Rtn(4, 16), Rtn(8, 32), Rtn(4, "row", symmetric=False)),
+    (
+        Rtn(4, 16),
+        Rtn(8, 32),
+        Rtn(4, "row", symmetric=False),
+        Rtn(2, 16),
+        Rtn(3, 32, symmetric=False),
+    ),
     ids=lambda m: f"{m.bits}-{m.group}",
 )
 def test_results_are_those_of_the_dequantized_weights(method: Rtn) -> None:
@@ -56,7 +62,7 @@ def test_results_are_those_of_the_dequantized_weights(method: Rtn) -> None:
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("bits", (4, 8))
+@pytest.mark.parametrize("bits", (2, 3, 4, 8))
 def test_weights_move_by_half_a_step_at_most(bits: int) -> None:
     weight = torch.randn(6, 64)
     method = Rtn(bits, 16)

@@ -23,6 +23,8 @@ from effc.spec.options import OptionError, method_info_from_dataclass
         ({}, GroupAffine(4, 32, True)),
         ({"bits": 8, "group": 64, "symmetric": False}, GroupAffine(8, 64, False)),
         ({"group": "row"}, GroupAffine(4, None, True)),
+        ({"bits": 3, "symmetric": False}, GroupAffine(3, 32, False)),
+        ({"bits": 2, "group": 16}, GroupAffine(2, 16, True)),
     ),
 )
 def test_options_choose_the_layout(options: dict[str, object], layout: GroupAffine) -> None:
@@ -39,9 +41,10 @@ def test_options_choose_the_layout(options: dict[str, object], layout: GroupAffi
 @pytest.mark.parametrize(
     ("option", "value", "allowed"),
     (
-        ("bits", 3, "8 or 4, found 3"),
-        ("bits", 4.0, "8 or 4, found 4.0"),
-        ("bits", True, "8 or 4, found true"),
+        ("bits", 5, "8, 4, 3 or 2, found 5"),
+        ("bits", 1, "8, 4, 3 or 2, found 1"),
+        ("bits", 4.0, "8, 4, 3 or 2, found 4.0"),
+        ("bits", True, "8, 4, 3 or 2, found true"),
         ("group", 24, 'a power of two >= 16, or "row", found 24'),
         ("group", 8, "found 8"),
         ("group", 32.0, "found 32.0"),

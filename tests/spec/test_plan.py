@@ -58,7 +58,7 @@ def rule(where: str, options: str = "", method: str = "rtn") -> str:
 def planned(methods: MethodTable, *rules: str, sites: list[Place] = SITES) -> Plan:
     text = "version = 1\n" + "".join(rules)
     policy = parse_policy(text, file="policy.toml", methods=methods)
-    return make_plan(policy.quantize, sites, KINDS)
+    return make_plan(policy, sites, {"quantize": KINDS})
 
 
 def chosen(plan: Plan) -> dict[str, int]:
