@@ -60,7 +60,7 @@ def facts_to_json(program: Program) -> dict[str, object]:
             "groups": [vars(group) for group in program.groups],
         },
         "schedule": [vars(entry) for entry in program.schedule],
-        "kernels": {name: _kernels(stage) for name, stage in program.stages.items()},
+        "kernels": {name: kernel_counts(stage) for name, stage in program.stages.items()},
         "notes": [untrusted.printable(note) for note in program.notes],
     }
 
@@ -131,7 +131,7 @@ def _check_stage(data: object, stage: Stage, where: str) -> None:
         untrusted.damaged("manifest and stage file disagree about inputs or outputs", where)
 
 
-def _kernels(stage: Stage) -> dict[str, dict[str, int]]:
+def kernel_counts(stage: Stage) -> dict[str, dict[str, int]]:
     """Operator -> kernel -> number of calls, for people; the choice itself is on the node."""
     counts: dict[str, Counter[str]] = {}
     for node in stage.graph.nodes:
