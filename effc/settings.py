@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from effc.diagnostics import EffcError
 
@@ -40,12 +41,19 @@ VARIABLES: dict[str, Variable] = {
         "debug|info|warning|error",
         "How much the log on standard error says.",
     ),
+    "log_format": Variable(
+        "EFFC_LOG_FORMAT",
+        "text",
+        "text, json",
+        "text|json",
+        "Lines for people, or one JSON object per line: time, level, logger, message.",
+    ),
     "print": Variable(
         "EFFC_PRINT",
         "",
-        "after:<pass>, all",
-        "(after:[a-z0-9-]+|all)?",
-        "Print the program as Python after one pass, or after every pass.",
+        "after:<pass>, all, rewrites",
+        "(after:[a-z0-9-]+|all|rewrites)?",
+        "Print the program as Python after one pass or every pass, or each rewrite as it happens.",
     ),
     "dump": Variable(
         "EFFC_DUMP",
@@ -53,6 +61,20 @@ VARIABLES: dict[str, Variable] = {
         "a folder",
         ".*",
         "Write the program after every pass into this folder, numbered.",
+    ),
+    "trace": Variable(
+        "EFFC_TRACE",
+        "",
+        "a file",
+        ".*",
+        "Append every rewrite to this file as a JSON line: n, pass, stage, kind, node, detail.",
+    ),
+    "stop_after": Variable(
+        "EFFC_STOP_AFTER",
+        "",
+        "a number from 0 on",
+        "[0-9]*",
+        "Leave out the passes of the canonical form from the n-th rewrite on (n as in EFFC_TRACE).",
     ),
     "kernels": Variable(
         "EFFC_KERNELS",
@@ -76,8 +98,11 @@ class Settings:
     """The values of the variables in `VARIABLES`, by the same keys."""
 
     log: str
+    log_format: str
     print: str
     dump: str
+    trace: str
+    stop_after: int | None
     kernels: str
     verify: int
 
@@ -103,7 +128,23 @@ def settings(environment: Mapping[str, str] | None = None) -> Settings:
     """
     source = os.environ if environment is None else environment
     texts = {field.name: _read(VARIABLES[field.name], source) for field in fields(Settings)}
-    return Settings(**texts | {"verify": int(texts["verify"])})  # type: ignore[arg-type]
+    stop_after = int(texts["stop_after"]) if texts["stop_after"] else None
+    numbers = {"verify": int(texts["verify"]), "stop_after": stop_after}
+    return Settings(**texts | numbers)  # type: ignore[arg-type]
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Names that start with `EFFC_` and mean nothing, such as a misspelt variable."""
+    source = os.environ if environment is None else environment
+    known = {variable.name for variable in VARIABLES.values()}
+    return sorted(name for name in source if name.startswith("EFFC_") and name not in known)
+
+
+def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """Where compiled code and other things that can be made again are kept, per user."""
+    source = os.environ if environment is None else environment
+    base = source.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "effc"
 
 
 def _read(variable: Variable, environment: Mapping[str, str]) -> str:
@@ -111,8 +152,8 @@ def _read(variable: Variable, environment: Mapping[str, str]) -> str:
     if not re.fullmatch(variable.pattern, text):
         raise EffcError(
             "E0104",
-            f"{text!r} is not allowed; allowed: {variable.values}",
+            f"{text!r} is none of its values: {variable.values}",
             where=variable.name,
-            help=f"unset {variable.name} or give it one of these values",
+            help=f"unset {variable.name}, or give it one of these values",
         )
     return text

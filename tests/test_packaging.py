@@ -106,6 +106,12 @@ def test_wheel_holds_its_data(installed: Path) -> None:
     assert presets.split() == sorted(p.name for p in (ROOT / "spec" / "presets").iterdir())
 
 
+def test_wheel_holds_the_pages_of_the_codes(installed: Path) -> None:
+    folder = Path("effc") / "explain" / "pages"
+    built = {page.name for page in (installed / folder).iterdir()}
+    assert built == {page.name for page in (ROOT / folder).iterdir()}
+
+
 @pytest.mark.parametrize("installed", ("bare_tree",), indirect=True)
 def test_installed_package_compiles_and_knows_no_siblings(installed: Path) -> None:
     code = (

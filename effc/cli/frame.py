@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import sys
 import traceback
@@ -12,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from effc.cli.logs import start_logging
 from effc.cli.output import print_error
 from effc.diagnostics import EffcError, ExitCode, InternalError
 from effc.settings import settings
@@ -23,19 +23,20 @@ INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
 
 
-def guarded(command: Callable[..., None]) -> Callable[..., int]:
+def guarded(command: Callable[..., int | None]) -> Callable[..., int]:
     """A command that reports its errors and returns its exit code.
 
     Args:
-        command: takes `debug` and `json` among its keyword arguments.
+        command: takes `debug` and `json` among its keyword arguments; what it returns is its exit
+            code, None means done.
     """
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> int:
         as_json, debug = bool(kwargs.get("json")), bool(kwargs.get("debug"))
         try:
-            logging.basicConfig(level=settings().log.upper(), format="%(levelname)s: %(message)s")
-            command(*args, **kwargs)
+            start_logging(settings())
+            code = command(*args, **kwargs)
             sys.stdout.flush()
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
@@ -45,7 +46,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., int]:
             return BROKEN_PIPE
         except Exception as error:
             return _fail(error, as_json=as_json, debug=debug)
-        return ExitCode.DONE
+        return code or ExitCode.DONE
 
     return run
 

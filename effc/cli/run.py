@@ -75,8 +75,11 @@ def run(
 
 
 def _prompt_text(prompt: str | None, file: Path | None, ids: str | None) -> str | None:
-    if [prompt, file, ids].count(None) != 2:
-        raise EffcError("E0101", "give exactly one of --prompt, --prompt-file and --prompt-ids")
+    flags = {"--prompt": prompt, "--prompt-file": file, "--prompt-ids": ids}
+    given = [flag for flag, value in flags.items() if value is not None]
+    if len(given) != 1:
+        found = f"{' and '.join(given)} exclude one another" if given else "there is no prompt"
+        raise EffcError("E0101", found, help=f"give exactly one of {', '.join(flags)}")
     if file is None:
         return prompt
     try:

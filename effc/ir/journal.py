@@ -6,6 +6,7 @@ explaining hang off one record. "Modified" is read from it, never declared.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -38,16 +39,29 @@ class NearMiss:
     reason: str
 
 
+Observer = Callable[[int, Change], None]
+"""Called with the number of a change, from 1 on, and the change, as it happens."""
+
+
 @dataclass
 class Journal:
-    """All changes and near misses of a compilation."""
+    """All changes and near misses of a compilation.
+
+    Attributes:
+        changes: in order.
+        misses: in order.
+        observers: told of every change at once, for traces.
+    """
 
     changes: list[Change] = field(default_factory=list)
     misses: list[NearMiss] = field(default_factory=list)
+    observers: tuple[Observer, ...] = ()
 
     def record(self, change: Change) -> None:
         """Append one change."""
         self.changes.append(change)
+        for observer in self.observers:
+            observer(len(self.changes), change)
 
     def miss(self, miss: NearMiss) -> None:
         """Append one near miss."""

@@ -195,7 +195,10 @@ def lookup(name: str, where: str | None = None) -> Callable[..., Any]:
         return BUILTINS[name]
     if name not in ATEN and not _EFFC_NAME.fullmatch(name):
         raise ArtifactError(
-            "E0604", f"operator {name[:80]!r} is not allowed in a program", where=where
+            "E0604",
+            f"operator {name[:80]!r} is not allowed in a program",
+            where=where,
+            help="compile the model again; load no artifacts from people you do not trust",
         )
     found = _overload(name)
     if found is None or (found._schema.is_mutable and name not in MUTATING):

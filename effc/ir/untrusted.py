@@ -34,7 +34,8 @@ def damaged(message: str, where: str) -> NoReturn:
     Raises:
         ArtifactError: E0603, always.
     """
-    raise ArtifactError("E0603", message, where=where, help="compile the model again")
+    help = "copy the artifact again, or compile the model again"
+    raise ArtifactError("E0603", message, where=where, help=help)
 
 
 def read_json(path: Path, limit: int) -> object:

@@ -42,6 +42,8 @@ def test_defaults_hold_without_variables() -> None:
     ("name", "value"),
     [
         ("EFFC_LOG", "loud"),
+        ("EFFC_LOG_FORMAT", "xml"),
+        ("EFFC_STOP_AFTER", "-1"),
         ("EFFC_PRINT", "before:x"),
         ("EFFC_KERNELS", "triton"),
         ("EFFC_VERIFY", "3"),
@@ -54,3 +56,8 @@ def test_a_wrong_value_is_refused_by_name(name: str, value: str) -> None:
     assert caught.value.code == "E0104"
     assert caught.value.where == name
     assert value in caught.value.message
+
+
+def test_stop_after_is_a_number_or_nothing() -> None:
+    assert settings({}).stop_after is None
+    assert settings({"EFFC_STOP_AFTER": "0"}).stop_after == 0

@@ -267,7 +267,7 @@ def test_near_decoder_is_told_why(module: Any, reason: str) -> None:
     (
         (DataDependent(), {"example_inputs": rows(2)}, "torch.export cannot capture this model"),
         (Mlp(), {}, "a module needs an example of its inputs"),
-        (Mlp(), {"example_inputs": (*rows(2), *rows(2))}, "the module takes only 1 inputs"),
+        (Mlp(), {"example_inputs": (*rows(2), *rows(2))}, "the example has 2 inputs, the module"),
         (Mlp(), {"example_inputs": {"x": 3}}, "input 'x' is a int, not a tensor"),
     ),
     ids=("data-dependent", "no-example", "too-many", "no-tensor"),
@@ -278,7 +278,7 @@ def test_refusals(module: Any, options: dict[str, Any], text: str) -> None:
     assert caught.value.code == "E0306"
     assert caught.value.where == type(module).__name__
     assert caught.value.message.startswith(text)
-    assert caught.value.help or "only 1" in text
+    assert caught.value.help
 
 
 def test_operators_outside_the_dialect_are_listed() -> None:

@@ -79,7 +79,12 @@ def _named(module: torch.nn.Module, example: Any) -> dict[str, torch.Tensor]:
         names = list(inspect.signature(module.forward).parameters)
         named = dict(zip(names, example, strict=False))
         if len(named) != len(tuple(example)):
-            raise ModelError("E0306", f"the module takes only {len(names)} inputs", where=place)
+            raise ModelError(
+                "E0306",
+                f"the example has {len(tuple(example))} inputs, the module takes {len(names)}",
+                where=place,
+                help=f"pass example_inputs for: {', '.join(names) or 'nothing'}",
+            )
     for name, value in named.items():
         if not isinstance(value, torch.Tensor):
             raise ModelError(
