@@ -14,6 +14,7 @@ import torch
 from effc.diagnostics import ArtifactError, ExportError, GenerationError, TargetError
 from effc.ir.program import Program
 from effc.settings import settings
+from effc.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,7 +37,7 @@ def optimize(
     Args:
         model: `nn.Module`, or the path of a Hugging Face folder.
         spec: path of a policy, dict, `effc.Policy`, or None for an empty policy.
-        tokenizer: for `stop_strings`; default: the one beside the model.
+        tokenizer: for `stop_strings` and `quality.data`; default: the one beside the model.
         example_inputs: for modules that are no transformers language model: tuple or dict.
         dynamic_shapes: which dimensions may vary, when the default reading is wrong.
 
@@ -45,7 +46,13 @@ def optimize(
     """
     from effc.compiler import compile_model
 
-    done = compile_model(model, spec, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
+    done = compile_model(
+        model,
+        spec,
+        example_inputs=example_inputs,
+        dynamic_shapes=dynamic_shapes,
+        tokenizer=tokenizer,
+    )
     return CompiledModel(done.program, done.report, done.lock, done.policy.text or None, tokenizer)
 
 
@@ -136,6 +143,7 @@ class CompiledModel:
             ArtifactError: E0102 if something is there already, E0103 if it cannot be written.
         """
         from effc.export.package import write_artifact
+        from effc.report.html import render_html
 
         write_artifact(
             self.program,
@@ -143,6 +151,7 @@ class CompiledModel:
             policy_text=self._policy_text,
             lock=self._lock,
             report=self.report,
+            html=render_html(self.report),
             force=force,
         )
 
@@ -189,21 +198,7 @@ class CompiledModel:
         Raises:
             ModelError: E0309 if tokenizer.json is damaged.
         """
-        if self._tokenizer is not None:
-            return self._tokenizer
-        path = self.program.info.files.get("tokenizer.json")
-        if path is None:
-            return None
-        from tokenizers import Tokenizer
-
-        from effc.diagnostics import ModelError
-
-        try:
-            return Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare exceptions
-            raise ModelError(
-                "E0309", f"the tokenizer cannot be read ({error})", where=str(path)
-            ) from error
+        return self._tokenizer or open_tokenizer(self.program.info)
 
 
 def _bind(

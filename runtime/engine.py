@@ -56,11 +56,11 @@ class Engine:
         if self.program.loop != "autoregressive" or STAGE not in self.program.stages:
             raise GenerationError(
                 "E0704",
-                f"the program has loop {self.program.loop!r} and the stages "
-                f"{', '.join(self.program.stages) or '(none)'}; generating needs loop "
-                f"'autoregressive' and a stage {STAGE!r}",
+                "this model is a function of its inputs and has no next token to generate (its "
+                f"loop is {self.program.loop!r}, its stages are "
+                f"{', '.join(self.program.stages) or 'none'})",
                 where=self.program.info.source,
-                help="compile a causal language model",
+                help="call the model instead, or compile a causal language model",
             )
 
     @torch.inference_mode()

@@ -222,16 +222,8 @@ class _Planner:
         return self.sites[i].stage, self.sites[i].node
 
     def _nothing(self, rule: Rule, kinds: set[str], selected: list[int]) -> None:
-        what = f'[[{rule.table}]] where = "{rule.where}"'
-        if selected:
-            found_kinds = ", ".join(sorted({self.sites[i].kind for i in selected}))
-            reason = f"{rule.table} does not serve sites of kind {found_kinds}"
-        else:
-            fit = [site for site in self.sites if site.kind in kinds]
-            miss = rule.where.nearest_miss(fit or self.sites)
-            reason = (
-                f"nearest miss: {miss[0].name}: {miss[1]}" if miss else "the model has no sites"
-            )
+        what = f"[[{rule.table}]] where = {_quoted(str(rule.where))}"
+        reason = self._why_nothing(rule, kinds, selected)
         if rule.optional:
             self.notes.append(
                 f"{rule.where_span}: {what} matches nothing ({reason}); it is optional"
@@ -245,6 +237,23 @@ class _Planner:
             where=rule.where_span,
             help="list the sites with 'effc inspect MODEL', or set optional = true",
         )
+
+    def _why_nothing(self, rule: Rule, kinds: set[str], selected: list[int]) -> str:
+        if selected:
+            found = ", ".join(sorted({self.sites[i].kind for i in selected}))
+            served = f"; it serves {', '.join(sorted(kinds))}" if kinds else ""
+            return f"{rule.table} does not serve sites of kind {found}{served}"
+        fit = [site for site in self.sites if site.kind in kinds]
+        if not fit:
+            there = ", ".join(sorted({site.kind for site in self.sites})) or "none at all"
+            return f"the model has no sites of kind {', '.join(sorted(kinds))}; it has {there}"
+        miss = rule.where.nearest_miss(fit)
+        return f"nearest miss: {miss[0].name}: {miss[1]}" if miss else "no site is left over"
+
+
+def _quoted(text: str) -> str:
+    """A text as TOML would have it, in the quotes that it does not contain."""
+    return f"'{text}'" if '"' in text else f'"{text}"'
 
 
 def _untied(sites: Sequence[Site], chosen: Mapping[int, Rule]) -> list[str]:

@@ -21,7 +21,7 @@ def inspect(
     debug: DebugFlag = False,
 ) -> None:
     """Show the sites of a model: where rules of a policy can act."""
-    from effc.compiler import inspect_model
+    from effc.inspection import inspect_model
 
     facts = inspect_model(model)
     if json:

@@ -1,0 +1,135 @@
+"""From a source to a program in canonical form, whatever the source was.
+
+source --frontend--> Program --canonical passes--> Program in which rules find their sites
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import effc.ops  # noqa: F401
+from effc.diagnostics import ModelError, nearest
+from effc.ir.journal import Journal
+from effc.ir.manager import Verdict
+from effc.ir.opset import is_allowed
+from effc.ir.program import Program
+from effc.passes import registry
+from effc.pipeline import run_passes
+from effc.progress import SILENT, Progress
+from effc.settings import settings
+from effc.spec.schema import Policy
+from effc.trace import rewrite_observers
+
+if TYPE_CHECKING:
+    from effc.frontend.base import Frontend
+
+DEFAULT_CONTEXT = 4096
+
+
+def canonical_program(
+    source: Any,
+    policy: Policy,
+    *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    progress: Progress = SILENT,
+) -> tuple[Program, Journal, list[Verdict]]:
+    """Capture a model and bring it into canonical form.
+
+    Raises:
+        ModelError: E0307 lists the operators that no program may contain.
+    """
+    dtype = getattr(torch, policy.target.dtype) if policy.target.dtype else None
+    frontend = find_frontend(source)
+    program = frontend.load(
+        source, dtype=dtype, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
+    )
+    _refuse_foreign_operators(program)
+    program.device = policy.target.device.partition(":")[0]
+    program.threads = policy.target.threads
+    _settle_context(program, policy)
+    journal = Journal(observers=rewrite_observers(settings()))
+    passes = [registry.locate(location)() for location in registry.CANONICAL]
+    return program, journal, run_passes(passes, program, journal, progress)
+
+
+def find_frontend(source: Any) -> Frontend:
+    """The frontend for a source.
+
+    Raises:
+        ModelError: E0301 if there is none, saying what was found.
+    """
+    from effc.frontend.huggingface.frontend import HuggingFaceFrontend
+    from effc.frontend.torch.frontend import TorchFrontend
+
+    for frontend in (HuggingFaceFrontend(), TorchFrontend()):
+        if frontend.accepts(source):
+            return frontend
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.suffix == ".onnx":
+            raise ModelError(
+                "E0302",
+                "ONNX files cannot be compiled yet",
+                where=str(path),
+                help="compile the checkpoint the file was exported from",
+            )
+        what = "is a file, not a model folder" if path.is_file() else "does not exist"
+        raise ModelError("E0301", f"the model {what}", where=str(path), help=_nearby(path))
+    raise ModelError(
+        "E0301",
+        f"a model is a folder or an nn.Module, found {type(source).__name__}",
+        help="give the path of a Hugging Face folder, or the module itself",
+    )
+
+
+def _nearby(path: Path) -> str:
+    """What the user may have meant."""
+    folders = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    near = nearest(path.name, folders)
+    help = "give a Hugging Face folder: config.json, weights and tokenizer"
+    return f"did you mean '{near}'? {help}" if near else help
+
+
+def _refuse_foreign_operators(program: Program) -> None:
+    """The verifier would blame a pass for what came with the model."""
+    foreign = {
+        str(node.target): node.meta.get("path") or "the model itself"
+        for _, node in program.nodes()
+        if node.op == "call_function" and not is_allowed(node.target)
+    }
+    if foreign:
+        listed = ", ".join(f"{op} (in {path})" for op, path in foreign.items())
+        raise ModelError(
+            "E0307",
+            f"{len(foreign)} operators of the model are not supported: {listed}",
+            where=program.info.source,
+            help="programs are functional and draw no random numbers; "
+            "express that part with other operators",
+        )
+
+
+def _settle_context(program: Program, policy: Policy) -> None:
+    context = policy.target.context or program.info.context
+    if context is None and _is_decoder(program):
+        context = DEFAULT_CONTEXT
+        program.notes.append(
+            f"the model does not say how long its context is; assuming {context} tokens "
+            "(set target.context)"
+        )
+    known = program.info.context
+    if known is not None and policy.target.context is not None and policy.target.context > known:
+        program.notes.append(
+            f"target.context = {policy.target.context} exceeds the model's {known} tokens; "
+            f"using {known}"
+        )
+        context = known
+    program.info = replace(program.info, context=context)
+
+
+def _is_decoder(program: Program) -> bool:
+    return any(s.outputs == ("logits",) for s in program.stages.values())
