@@ -1,11 +1,10 @@
-"""Text for people, JSON for programs, progress for the patient."""
+"""Text for people, JSON for programs."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from effc.diagnostics import EffcError
 
@@ -50,42 +49,3 @@ def bytes_text(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     raise AssertionError("the last unit takes everything")
-
-
-class Progress:
-    """What long work tells the user; this one keeps it to itself."""
-
-    def say(self, line: str) -> None:
-        """Name the step that begins."""
-
-    def advance(self, name: str, done: int, total: int) -> None:
-        """Report what is being worked on, the work done and all work."""
-
-
-@contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Progress]:
-    """A bar on stderr while the block runs; nothing when `quiet` or when nobody watches."""
-    if quiet or not sys.stderr.isatty():
-        yield Progress()
-        return
-    from rich import progress as rich_progress
-    from rich.console import Console
-
-    columns = (
-        rich_progress.TextColumn("{task.description}", markup=False),
-        rich_progress.BarColumn(),
-        rich_progress.TimeElapsedColumn(),
-    )
-    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        class Bar(Progress):
-            """Shows everything in one line."""
-
-            def say(self, line: str) -> None:
-                bar.update(task, description=line, total=None)
-
-            def advance(self, name: str, done: int, total: int) -> None:
-                bar.update(task, description=name[-48:], completed=done, total=total)
-
-        yield Bar()

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 from effc.ir.program import Program
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        files: stage -> its file.
+        notes: what the user should know about them.
+    """
+
+    files: Mapping[str, Path]
+    notes: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.files.values())
 
 
 class Exporter(Protocol):
@@ -13,24 +33,27 @@ class Exporter(Protocol):
 
     Attributes:
         format: the name on the command line (`effc export --to`), e.g. "onnx".
-        suffix: the usual ending of the file, e.g. ".onnx".
     """
 
     format: ClassVar[str]
-    suffix: ClassVar[str]
 
-    def export(self, program: Program, path: Path) -> list[Path]:
+    def export(self, program: Program, path: Path, *, force: bool = False) -> Exported:
         """Write a program.
 
         Args:
             program: a lowered program.
-            path: the file to write; further files go beside it.
-
-        Returns:
-            Every file written.
+            path: the file to write, see `stage_files`.
+            force: replace files that are there.
 
         Raises:
             ExportError: E0801 when the format cannot express the program.
-            ArtifactError: E0103 when a file cannot be written.
+            ArtifactError: E0102 when a file is there already, E0103 when one cannot be written.
         """
         ...
+
+
+def stage_files(program: Program, path: Path) -> dict[str, Path]:
+    """The file of each stage: `path` for a single one, else `<stem>-<stage><suffix>` beside it."""
+    if len(program.stages) == 1:
+        return dict.fromkeys(program.stages, path)
+    return {name: path.with_name(f"{path.stem}-{name}{path.suffix}") for name in program.stages}

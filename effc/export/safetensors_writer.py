@@ -1,53 +1,38 @@
 """Weights to one safetensors file, one at a time.
 
-The layout follows from shapes and types alone, so the header is written before any value is known,
-and each value is loaded, written, hashed and released before the next is asked for. Values arrive
-in the order of the table (results of one computation come together); in the file they lie by
-falling element size, which aligns every tensor without the gaps that the format forbids.
+The header is written before any value is known (`effc.export.layout`), and each value is loaded,
+written, hashed and released before the next is asked for, in the order of the table, where results
+of one computation come together.
 
-Format: https://huggingface.co/docs/safetensors/index#format
+With a ledger, a file that another process left unfinished is continued: finished tensors are read
+back and checked against their digests, and only the others are computed. A tensor's bytes do not
+depend on which process wrote it, so neither does the file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
-import json
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
+from effc.diagnostics import InternalError, ModelError
+from effc.export.disk import cannot_write
+from effc.export.layout import Layout, layout_of
+from effc.export.ledger import Ledger, key_of
+from effc.ir.manifest import sha256, tensor_bytes
+from effc.ir.weights import Derivation, Weight, Weights
+from effc.progress import SILENT, Progress
 
-from effc.diagnostics import ArtifactError, InternalError, ModelError
-from effc.ir.manifest import tensor_bytes
-from effc.ir.weights import Weight, Weights
+SYNC_BYTES = 64 << 20
+SYNC_SECONDS = 2.0
 
-Progress = Callable[[str, int, int], None]
-
-DTYPE_NAMES: dict[torch.dtype, str] = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.complex64: "C64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
-_ALIGNMENT = 64
 _CHUNK = 1 << 24
 
 
@@ -59,91 +44,85 @@ class WeightsFile:
         header: the bytes in front of the tensors.
         digests: SHA-256 of the bytes of each tensor, by name.
         size: bytes of the whole file.
+        reused: tensors that another process had finished.
     """
 
     header: bytes
     digests: dict[str, str]
     size: int
+    reused: int = 0
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256 over the names and digests of all tensors, in the order of their names."""
+        lines = (f"{digest} {name}\n" for name, digest in sorted(self.digests.items()))
+        return sha256("".join(lines).encode())
 
 
-def write_weights(weights: Weights, path: Path, *, progress: Progress | None = None) -> WeightsFile:
+def write_weights(
+    weights: Weights, path: Path, *, ledger: Path | None = None, progress: Progress = SILENT
+) -> WeightsFile:
     """Write all weights to `path`; at most one of them is in memory at a time.
 
     Args:
         weights: the table.
         path: a file that does not exist yet; on failure nothing is left of it.
-        progress: called with the weight's name, the bytes written so far and all bytes.
+        ledger: the list of finished tensors. With it, `path` may be an unfinished file of these
+            same weights, which is continued, and on failure both files stay.
+        progress: told of the bytes written so far.
 
     Raises:
         ArtifactError: E0103 when the file cannot be written (disk full, no permission).
         InternalError: a weight is not of the shape or type it declares.
+        ModelError: E0301 when the source of a weight cannot be read.
     """
-    layout = _layout(weights)
-    header = _header(weights, layout)
-    size = len(header) + weights.nbytes
+    layout = layout_of(weights)
     try:
-        file = path.open("xb")
+        if ledger is None:
+            with _new_file(path, layout) as file:
+                digests = _write_missing(file, weights, layout, {}, None, progress)
+            return WeightsFile(layout.header, digests, layout.size)
+        with contextlib.closing(Ledger(ledger)) as list_, _old_file(path, layout, list_) as file:
+            finished = _finished(file, weights, layout, list_, progress)
+            digests = _write_missing(file, weights, layout, finished, list_, progress)
+        return WeightsFile(layout.header, digests, layout.size, len(finished))
     except OSError as error:
-        raise cannot_write(path, error, size) from error
-    try:
-        with file:
-            _reserve(file, size)
-            _write(file, header)
-            digests = _write_tensors(file, weights, layout, len(header), progress)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        path.unlink()
-        raise cannot_write(path, error, size) from error
-    except BaseException:
-        path.unlink()
-        raise
-    return WeightsFile(header, digests, size)
+        raise cannot_write(path, error, layout.size) from error
 
 
-def cannot_write(path: Path, error: OSError, needed: int | None = None) -> ArtifactError:
-    """The message for a failed write.
-
-    Args:
-        path: the file or folder.
-        error: what the system said.
-        needed: bytes that the file takes.
-    """
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    amount = f" {needed:,} bytes" if needed else ""
-    remedy = f"free{amount} or more there" if full else "check that the folder may be written to"
-    return ArtifactError(
-        "E0103",
-        f"the output cannot be written: {error.strerror or error}",
-        where=str(path),
-        help=f"{remedy}, or choose another place with -o",
-    )
+@contextlib.contextmanager
+def _new_file(path: Path, layout: Layout) -> Iterator[BinaryIO]:
+    """A file with room for everything and its header written; vanishes if the block fails."""
+    with path.open("x+b") as file:
+        try:
+            _reserve(file, layout.size)
+            _write(file, layout.header)
+            yield file
+            _sync(file)
+        except BaseException:
+            path.unlink()
+            raise
 
 
-def _layout(weights: Weights) -> dict[str, int]:
-    """Name -> offset behind the header."""
-    offset = 0
-    layout: dict[str, int] = {}
-    for name in sorted(weights, key=lambda name: (-weights[name].dtype.itemsize, name)):
-        layout[name] = offset
-        offset += weights[name].nbytes
-    return layout
+@contextlib.contextmanager
+def _old_file(path: Path, layout: Layout, ledger: Ledger) -> Iterator[BinaryIO]:
+    """The file that a ledger speaks of, begun anew if it is not of this layout."""
+    if not _has_layout(path, layout):
+        ledger.clear()
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
+            _reserve(file, layout.size)
+            _write(file, layout.header)
+    with path.open("r+b") as file:
+        yield file
+        _sync(file)
 
 
-def _header(weights: Weights, layout: dict[str, int]) -> bytes:
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    for name, offset in layout.items():
-        weight = weights[name]
-        if weight.dtype not in DTYPE_NAMES:
-            raise InternalError("E0901", f"{weight.dtype} has no place in safetensors", where=name)
-        entries[name] = {
-            "dtype": DTYPE_NAMES[weight.dtype],
-            "shape": list(weight.shape),
-            "data_offsets": [offset, offset + weight.nbytes],
-        }
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
+def _has_layout(path: Path, layout: Layout) -> bool:
+    if not path.is_file() or path.stat().st_size != layout.size:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(layout.header)) == layout.header
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
@@ -157,28 +136,83 @@ def _reserve(file: BinaryIO, size: int) -> None:
             raise
 
 
-def _write_tensors(
+def _finished(
+    file: BinaryIO, weights: Weights, layout: Layout, ledger: Ledger, progress: Progress
+) -> dict[str, str]:
+    """Name -> digest of the tensors that need not be computed.
+
+    Of a computation with several results either all are finished or none counts: computing one
+    gives the others too, which would wait in memory for somebody who never asks.
+    """
+    good: dict[str, str] = {}
+    done, total = 0, sum(weights[n].nbytes for n in ledger.finished if n in layout.offsets)
+    for name, (digest, key) in ledger.finished.items():
+        if name not in layout.offsets:
+            continue
+        weight = weights[name]
+        if key == key_of(name, weight) and digest == _digest_at(
+            file, layout.offsets[name], weight.nbytes
+        ):
+            good[name] = digest
+        done += weight.nbytes
+        progress.advance(f"checking {name}", done, total)
+    open_ = {_computation(name, weights[name]) for name in weights if name not in good}
+    return {n: d for n, d in good.items() if _computation(n, weights[n]) not in open_}
+
+
+def _computation(name: str, weight: Weight) -> Derivation | str:
+    """What gives this weight: shared with others, or its own."""
+    return weight.derivation or name
+
+
+def _digest_at(file: BinaryIO, offset: int, size: int) -> str:
+    digest = hashlib.sha256()
+    file.seek(offset)
+    for begin in range(0, size, _CHUNK):
+        digest.update(file.read(min(_CHUNK, size - begin)))
+    return digest.hexdigest()
+
+
+def _write_missing(
     file: BinaryIO,
     weights: Weights,
-    layout: dict[str, int],
-    start: int,
-    progress: Progress | None,
+    layout: Layout,
+    finished: Mapping[str, str],
+    ledger: Ledger | None,
+    progress: Progress,
 ) -> dict[str, str]:
-    digests: dict[str, str] = {}
-    done, total = 0, weights.nbytes
-    for name in weights:
-        digest = hashlib.sha256()
-        content = _content(name, weights[name])
-        file.seek(start + layout[name])
-        for begin in range(0, len(content), _CHUNK):
-            chunk = content[begin : begin + _CHUNK]
-            digest.update(chunk)
-            _write(file, chunk)
-            done += len(chunk)
-            if progress is not None:
-                progress(name, done, total)
-        digests[name] = digest.hexdigest()
-    return digests
+    """Write what is not finished; returns the digests of all tensors."""
+    digests = dict(finished)
+    done, total = sum(weights[name].nbytes for name in finished), weights.nbytes
+    durable, since = done, time.monotonic()
+    for name, weight in weights.items():
+        if name in finished:
+            continue
+        progress.advance(name, done, total)
+        digests[name] = _write_tensor(file, name, weight, layout.offsets[name])
+        done += weight.nbytes
+        progress.advance(name, done, total)
+        if ledger is None:
+            continue
+        file.flush()
+        ledger.add(name, digests[name], key_of(name, weight))
+        if done - durable >= SYNC_BYTES or time.monotonic() - since >= SYNC_SECONDS:
+            _sync(file)
+            ledger.sync()
+            durable, since = done, time.monotonic()
+    return {name: digests[name] for name in weights}
+
+
+def _write_tensor(file: BinaryIO, name: str, weight: Weight, offset: int) -> str:
+    """Compute and write one tensor; returns its digest."""
+    digest = hashlib.sha256()
+    content = _content(name, weight)
+    file.seek(offset)
+    for begin in range(0, len(content), _CHUNK):
+        chunk = content[begin : begin + _CHUNK]
+        digest.update(chunk)
+        _write(file, chunk)
+    return digest.hexdigest()
 
 
 def _content(name: str, weight: Weight) -> memoryview:
@@ -202,3 +236,9 @@ def _content(name: str, weight: Weight) -> memoryview:
 
 def _write(file: BinaryIO, content: bytes | memoryview) -> None:
     file.write(content)
+
+
+def _sync(file: BinaryIO) -> None:
+    """Make what was written durable."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -22,12 +22,14 @@ class Weight:
         dtype: its element type.
         load: reads or computes the values; every call may do the work again.
         origin: where the values come from, for messages and reports.
+        derivation: the computation that gives this weight and others at once, if there is one.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     load: Callable[[], torch.Tensor]
     origin: str
+    derivation: Derivation | None = None
 
     @property
     def nbytes(self) -> int:
@@ -54,23 +56,39 @@ class Weight:
         origin: str,
     ) -> Weight:
         """A weight computed from this one when it is loaded."""
-        return Weight(shape, dtype or self.dtype, lambda: function(self.load()), origin)
+        return Weight(
+            shape, dtype or self.dtype, lambda: function(self.load()), origin, self.derivation
+        )
 
 
 class Derivation:
     """One computation with several named results, each a weight.
 
     Results are handed out once and then forgotten, so that writing an artifact holds the results
-    of one derivation at a time and still computes it only once.
+    of one derivation at a time and still computes it only once. Whoever takes one result and not
+    the others leaves those in memory: take all results of a `root`, or none.
+
+    Attributes:
+        root: the derivation that comes first when one reads the result of another.
     """
 
-    def __init__(self, compute: Callable[[], Mapping[str, torch.Tensor]]) -> None:
+    def __init__(
+        self, compute: Callable[[], Mapping[str, torch.Tensor]], source: Weight | None = None
+    ) -> None:
+        """
+        Args:
+            compute: gives all results by name.
+            source: the weight that `compute` reads, if it reads one.
+        """
+        self.root: Derivation = self
+        if source is not None and source.derivation is not None:
+            self.root = source.derivation
         self._compute = compute
         self._pending: dict[str, torch.Tensor] = {}
 
     def weight(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, origin: str) -> Weight:
         """The result `name` as a weight of the given shape and type."""
-        return Weight(shape, dtype, lambda: self._take(name), origin)
+        return Weight(shape, dtype, lambda: self._take(name), origin, self.root)
 
     def _take(self, name: str) -> torch.Tensor:
         if name not in self._pending:

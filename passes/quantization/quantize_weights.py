@@ -105,7 +105,7 @@ def _pack(rewriter: GraphRewriter, name: str, method: QuantizationMethod, transp
 
     taken = [n for n in rewriter.program.weights if n.startswith(f"{name}~")]
     prefix = name if f"{name}.codes" not in rewriter.program.weights else f"{name}~{len(taken) + 1}"
-    derivation = Derivation(compute)
+    derivation = Derivation(compute, source)
     for plane, (sizes, dtype) in method.plane_specs(shape).items():
         origin = f"{method.name} of {source.origin}"
         rewriter.add_weight(

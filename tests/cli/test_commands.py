@@ -23,6 +23,9 @@ from effc.diagnostics import (
     PolicyError,
     TargetError,
 )
+from effc.export.claim import Output
+from effc.progress import Progress
+from effc.spec.schema import Policy
 
 Install = Callable[..., None]
 RUN = "import sys; from effc.cli import main; sys.exit(main())"
@@ -39,18 +42,18 @@ class Verdict:
     seconds: float
     status: str
     detail: str = ""
+    kl: float | None = None
 
 
 def _compilation() -> SimpleNamespace:
     return SimpleNamespace(
         program=SimpleNamespace(weights=SimpleNamespace(nbytes=3 << 20)),
-        policy=SimpleNamespace(text="version = 1\n"),
         verdicts=[
             Verdict("fuse-rms-norm", 4, 4, 0, 12 << 20, 12 << 20, 0.01, "no change"),
             Verdict("quantize-weights", 120, 118, 2, 12 << 20, 3 << 20, 1.5, "changed", "2 small"),
         ],
         report={"kl": 0.01},
-        lock={"seed": 0},
+        lock={"inputs": {"model.safetensors": "ab"}},
         notes=["nothing was measured"],
     )
 
@@ -60,65 +63,110 @@ def written(install: Install) -> list[dict[str, Any]]:
     """Calls of `compile_model` and `write_artifact`."""
     calls: list[dict[str, Any]] = []
 
-    def compile_model(source: Path, spec: Path | None, progress: Callable[[str], None]) -> Any:
-        progress("capturing")
-        calls.append({"source": source, "spec": spec})
-        return _compilation()
+    def compile_model(source: Path, policy: Policy, *, progress: Progress) -> Any:
+        progress.step("capturing", "the model")
+        done = _compilation()
+        progress.verdict(done.verdicts[0])  # the other one comes without having been announced
+        calls.append({"source": source, "policy": policy})
+        return done
 
-    def write_artifact(program: Any, out: Path, **arguments: Any) -> None:
-        arguments.pop("progress")("w", 1, 2)
-        calls.append({"out": out, **arguments})
+    def write_artifact(program: Any, out: Output, **arguments: Any) -> Any:
+        arguments.pop("progress").advance("w", 1, 2)
+        calls.append({"out": out.path, "claimed": out.lock.exists(), **arguments})
+        return SimpleNamespace(digest="cd", digests={"a": "1", "b": "2"}, reused=1)
 
     install("effc.compiler", compile_model=compile_model)
-    install(
-        "effc.export.package", check_output=lambda out, force: None, write_artifact=write_artifact
-    )
+    install("effc.report", render_html=lambda report: f"<p>{report['kl']}</p>")
+    install("effc.export.package", write_artifact=write_artifact)
     return calls
 
 
 def test_compile_prints_a_line_per_pass_in_columns(
     written: list[dict[str, Any]], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["compile", "model", "--spec", "p.toml", "-o", str(out), "--force"]) == 0
+    spec = out.with_name("p.toml")
+    spec.write_text("version = 1\n[target]\ncontext = 16\nbatch = 3\n")
+    flags = ["--preset", "int8", "--spec", str(spec), "--set", "target.context=8"]
+    assert main(["compile", "model", "-o", str(out), "--force", *flags]) == 0
     text, errors = capsys.readouterr()
-    assert errors == ""
+    assert errors.splitlines() == [
+        "loading the compiler",
+        "capturing the model",
+        f"writing {out}",
+        "warning: 2 of 120 places were left as they are (quantize-weights: 2 small)",
+    ]
     lines = text.splitlines()
     assert [" ".join(line.split()) for line in lines[:3]] == [
-        "pass matched applied skipped bytes time status detail",
-        "fuse-rms-norm 4 4 0 - 0.01 s no change",
-        "quantize-weights 120 118 2 12.0 MiB -> 3.0 MiB 1.50 s changed 2 small",
+        "pass matched applied skipped bytes time KL status detail",
+        "fuse-rms-norm 4 4 0 - 0.01 s - no change",
+        "quantize-weights 120 118 2 12.0 MiB -> 3.0 MiB 1.50 s - changed 2 small",
     ]
-    ends = [lines[0].index(word) + len(word) for word in ("matched", "applied", "skipped", "bytes")]
+    right = ("matched", "applied", "skipped", "bytes", "time", "KL")
+    ends = [lines[0].index(word) + len(word) for word in right]
     for line in lines[:3]:
         assert all(line[end - 1] != " " and line[end] == " " for end in ends)
     assert lines[3] == "note: nothing was measured"
-    assert lines[4].startswith(f"{out}: 3.0 MiB of weights, ")
-    assert written[0] == {"source": Path("model"), "spec": Path("p.toml")}
+    assert lines[4] == "1 of 2 tensors were finished already"
+    assert lines[5].startswith(f"{out}: 3.0 MiB of weights, ")
+    policy = written[0]["policy"]
+    assert written[0]["source"] == Path("model")
+    assert (policy.target.context, policy.target.batch) == (8, 3)
+    assert [rule.options["bits"] for rule in policy.quantize] == [8]
     assert written[1] == {
         "out": out,
-        "policy_text": "version = 1\n",
-        "lock": {"seed": 0},
+        "claimed": True,
+        "policy_text": policy.text,
+        "lock": {"inputs": {"model.safetensors": "ab"}},
         "report": {"kl": 0.01},
-        "force": True,
+        "html": "<p>0.01</p>",
+        "resume": True,
+        "locked": None,
     }
 
 
 def test_compile_without_policy_writes_none(written: list[dict[str, Any]], out: Path) -> None:
     assert main(["compile", "model", "-o", str(out), "--json"]) == 0
-    assert written[0]["spec"] is None
+    assert written[0]["policy"] == Policy()
     assert written[1]["policy_text"] is None
-    assert written[1]["force"] is False
 
 
 def test_compile_prints_one_json_object(
     written: list[dict[str, Any]], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compile", "model", "-o", str(out), "--json"]) == 0
-    data = json.loads(capsys.readouterr().out)
+    text, errors = capsys.readouterr()
+    assert errors == ""
+    data = json.loads(text)
     assert data["output"] == str(out)
     assert data["weight_bytes"] == 3 << 20
     assert [v["applied"] for v in data["verdicts"]] == [4, 118]
     assert data["report"] == {"kl": 0.01}
+    assert (data["reused"], data["tensors"], data["weights"]) == (1, 2, "cd")
+    assert data["peak_memory"] > 1 << 20
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(
+    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def show_plan(model: Path, policy: dict[str, Any], *, as_json: bool) -> None:
+        print(model, policy["presets"], as_json)
+
+    install("effc.cli.plan", show_plan=show_plan)
+    assert main(["compile", "m", "--preset", "int8", "--dry-run"]) == 0
+    assert capsys.readouterr().out == "m ('int8',) False\n"
+    assert main(["compile", "m", "-o", str(tmp_path / "out"), "--dry-run", "--json"]) == 0
+    assert capsys.readouterr().out == "m () True\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_policy_is_refused_before_any_work(
+    install: Install, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("effc.compiler", compile_model=_raising(AssertionError("must not be called")))
+    assert main(["compile", "model", "-o", str(out), "--set", "target.contex=8"]) == 2
+    text, errors = capsys.readouterr()
+    assert text == "" and "error[E0202]" in errors.splitlines()[0]
+    assert not list(out.parent.iterdir())
 
 
 def test_an_existing_output_is_refused_before_any_work(
@@ -153,7 +201,7 @@ def test_a_refusal_has_its_code(
     as_json: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    install("effc.compiler", inspect_model=_raising(error))
+    install("effc.inspection", inspect_model=_raising(error))
     assert main(["inspect", "m", *(["--json"] if as_json else [])]) == code
     text, errors = capsys.readouterr()
     if as_json:
@@ -166,7 +214,7 @@ def test_a_refusal_has_its_code(
 def test_an_unexpected_exception_is_one_line(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install("effc.compiler", inspect_model=_raising(ValueError("odd\nand long")))
+    install("effc.inspection", inspect_model=_raising(ValueError("odd\nand long")))
     assert main(["inspect", "m"]) == 1
     text, errors = capsys.readouterr()
     assert text == ""
@@ -183,7 +231,7 @@ def test_an_unexpected_exception_is_one_line(
 
 
 def test_an_interrupt_ends_quietly(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
-    install("effc.compiler", inspect_model=_raising(KeyboardInterrupt()))
+    install("effc.inspection", inspect_model=_raising(KeyboardInterrupt()))
     assert main(["inspect", "m"]) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 
@@ -234,7 +282,7 @@ def test_inspect_puts_equal_layers_together(
     ]
     sites[11] = sites[11] | {"shape": [8, 8], "params": 64}
     facts = {"family": "llama", "bytes": 2048, "sites": sites}
-    install("effc.compiler", inspect_model=lambda source: facts)
+    install("effc.inspection", inspect_model=lambda source: facts)
     assert main(["inspect", "m"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["bytes:", "2.0", "KiB"] in lines

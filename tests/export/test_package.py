@@ -14,24 +14,27 @@ import pytest
 import torch
 
 from effc.diagnostics import ArtifactError, EffcError, InternalError
-from effc.export import package, safetensors_writer
+from effc.export import safetensors_writer
 from effc.export.package import write_artifact
 from effc.ir.program import Program
 from effc.ir.serialize import stage_to_json
 from effc.ir.weights import Weight
+from effc.progress import Progress
 from effc.runtime.loader import check_integrity, load_program
 
 POLICY = 'version = 1\n[[quantize]]\nwhere = "linear"\nmethod = "rtn"\n'
 
 
-def write(program: Program, out: Path, *, force: bool = False) -> None:
+def write(program: Program, out: Path, *, force: bool = False, resume: bool = False) -> None:
     write_artifact(
         program,
         out,
         policy_text=POLICY,
         lock={"seed": 1},
         report={"kl": 0.25},
+        html="<p>0.25</p>",
         force=force,
+        resume=resume,
     )
 
 
@@ -66,11 +69,13 @@ def test_the_folder_holds_what_the_design_says(program: Program, tmp_path: Path)
         "model/tokenizer.json",
         "policy.lock",
         "policy.toml",
+        "report.html",
         "report.json",
         "stages/decode.json",
         "weights.safetensors",
     ]
     assert (tmp_path / "out/policy.toml").read_text() == POLICY
+    assert (tmp_path / "out/report.html").read_text() == "<p>0.25</p>"
     manifest = json.loads((tmp_path / "out/effc.json").read_bytes())
     assert manifest["format"] == 1
     assert manifest["versions"]["torch"] == torch.__version__
@@ -159,13 +164,14 @@ def test_a_missing_parent_is_named(program: Program, tmp_path: Path) -> None:
 def test_a_parent_without_permission_is_named(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ArtifactError, match=r"E0103.*may not be written to"):
         write(program, tmp_path / "out")
 
 
+@pytest.mark.parametrize("resume", [False, True])
 def test_every_failure_of_the_disk_leaves_a_whole_artifact(
-    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    resume: bool, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fail at the n-th call of everything that writes, for every n."""
     write(program, tmp_path / "out")
@@ -176,14 +182,14 @@ def test_every_failure_of_the_disk_leaves_a_whole_artifact(
         with monkeypatch.context() as patch:
             for owner, name in (
                 (safetensors_writer, "_write"),
-                (package.os, "fsync"),
+                (os, "fsync"),
                 (Path, "rename"),
                 (Path, "mkdir"),
             ):
                 patch.setattr(owner, name, _failing(getattr(owner, name), failures))
             _CALLS.clear()
             try:
-                write(program, tmp_path / "out", force=True)
+                write(program, tmp_path / "out", force=True, resume=resume)
                 break
             except ArtifactError as error:
                 assert error.code == "E0103"
@@ -227,8 +233,9 @@ def test_a_really_full_disk(program: Program, tmp_path: Path) -> None:
 
 
 def test_an_interrupt_leaves_nothing(program: Program, tmp_path: Path) -> None:
-    def interrupt(name: str, done: int, total: int) -> None:
-        raise KeyboardInterrupt
+    class Interrupt(Progress):
+        def advance(self, name: str, done: int, total: int) -> None:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_artifact(
@@ -238,7 +245,7 @@ def test_an_interrupt_leaves_nothing(program: Program, tmp_path: Path) -> None:
             lock={},
             report={},
             force=False,
-            progress=interrupt,
+            progress=Interrupt(),
         )
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

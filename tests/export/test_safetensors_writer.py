@@ -14,9 +14,11 @@ import torch
 
 from effc.diagnostics import ArtifactError, InternalError, ModelError
 from effc.export import safetensors_writer
-from effc.export.safetensors_writer import DTYPE_NAMES, write_weights
+from effc.export.layout import DTYPE_NAMES
+from effc.export.safetensors_writer import write_weights
 from effc.ir.program import Program
 from effc.ir.weights import Weight, Weights
+from effc.progress import Progress
 
 
 def test_the_official_library_reads_every_value(program: Program, tmp_path: Path) -> None:
@@ -75,16 +77,24 @@ def test_one_weight_is_held_at_a_time(tmp_path: Path) -> None:
     assert most == 1
 
 
-def test_progress_counts_all_bytes(
-    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(safetensors_writer, "_CHUNK", 16)
-    calls: list[tuple[str, int, int]] = []
-    write_weights(program.weights, tmp_path / "w", progress=lambda *call: calls.append(call))
+class Calls(Progress):
+    """Remembers how it was advanced."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, int]] = []
+
+    def advance(self, name: str, done: int, total: int) -> None:
+        self.calls.append((name, done, total))
+
+
+def test_progress_counts_all_bytes(program: Program, tmp_path: Path) -> None:
+    progress = Calls()
+    write_weights(program.weights, tmp_path / "w", progress=progress)
     total = program.weights.nbytes
-    assert [done for _, done, _ in calls] == sorted({done for _, done, _ in calls})
-    assert calls[-1][1:] == (total, total)
-    assert [n for n in program.weights if n != "empty"] == list(dict.fromkeys(c[0] for c in calls))
+    assert [done for _, done, _ in progress.calls] == sorted(done for _, done, _ in progress.calls)
+    assert progress.calls[0][1:] == (0, total)
+    assert progress.calls[-1][1:] == (total, total)
+    assert list(program.weights) == list(dict.fromkeys(name for name, _, _ in progress.calls))
 
 
 @pytest.mark.parametrize("calls_before", [0, 1, 5])

@@ -88,6 +88,18 @@ def test_derivation_lets_go_of_what_it_handed_out() -> None:
     assert reference() is None
 
 
+def test_weights_that_come_together_name_one_derivation() -> None:
+    made = Counted()
+    packed = Derivation(lambda: {"codes": made.a.load()}, source=made.a)
+    codes = packed.weight("codes", (2,), torch.float32, "packed")
+    cast = codes.map(torch.neg, shape=(2,), origin="cast")
+    assert made.a.derivation is made.b.derivation is codes.derivation is cast.derivation
+    assert made.a.derivation is made.derivation
+    alone = Derivation(lambda: {}, source=Weight.of(torch.ones(2)))
+    assert alone.root is alone
+    assert Weight.of(torch.ones(2)).derivation is None
+
+
 def test_ties_share_one_entry() -> None:
     weights = Weights({"kept": Weight.of(torch.ones(3))})
     weights.ties["alias"] = "kept"

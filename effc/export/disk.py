@@ -1,0 +1,56 @@
+"""Files that stay written, and the message for those that cannot be.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from effc.diagnostics import ArtifactError
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a new file and make it durable.
+
+    Raises:
+        ArtifactError: E0103.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path, error, len(content)) from error
+
+
+def cannot_write(path: Path, error: OSError, needed: int | None = None) -> ArtifactError:
+    """The message for a failed write.
+
+    Args:
+        path: the file or folder.
+        error: what the system said.
+        needed: bytes that the file takes.
+    """
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    amount = f" {needed:,} bytes" if needed else ""
+    remedy = f"free{amount} or more there" if full else "check that the folder may be written to"
+    return ArtifactError(
+        "E0103",
+        f"the output cannot be written: {error.strerror or error}",
+        where=str(path),
+        help=f"{remedy}, or choose another place with -o",
+    )
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
