@@ -1,0 +1,1 @@
+"""What a rewrite cost: the original and the rewritten model side by side on the same data."""
