@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import effc
-from effc.compiler import inspect_model
 from effc.diagnostics import (
     ArtifactError,
     ExitCode,
@@ -20,6 +19,7 @@ from effc.diagnostics import (
     NoMatchError,
     PolicyError,
 )
+from effc.inspection import inspect_model
 from effc.ir.pattern import op_name
 from effc.ir.printer import print_program
 from effc.kernels.packing.group_affine import GroupAffine
@@ -89,7 +89,7 @@ def test_no_policy_changes_no_logit(tiny_llama: Path, original: Any) -> None:
     expected = original(IDS).logits
     difference = (fast(IDS).logits - expected).abs().max() / expected.abs().max()
     assert difference < 1e-5
-    assert fast.report["plan"] == []
+    assert fast.report["plan"]["steps"] == []
     assert fast.report["bytes"]["weights_before"] == fast.report["bytes"]["weights_after"]
     assert "nothing was measured: the policy has no [quality]" in fast.report["notes"]
 
@@ -122,7 +122,9 @@ def test_bytes_equal_the_closed_form(
         assert held[site["weight"]] == rows * per_row == layout.bytes((rows, columns)), site["name"]
     total = sum(w.nbytes for w in fast.program.weights.values())
     assert fast.report["bytes"]["weights_after"] == total
-    assert {site["site"] for site in fast.report["plan"]} == {site["name"] for site in served}
+    assert {site["site"] for site in fast.report["plan"]["steps"]} == {
+        site["name"] for site in served
+    }
 
 
 def test_rule_on_the_head_alone_keeps_the_embedding(tiny_llama: Path, original: Any) -> None:
@@ -158,7 +160,7 @@ def test_tied_weight_is_packed_once(four_bit: effc.CompiledModel) -> None:
 def test_overlapping_rules(tiny_llama: Path) -> None:
     rules = [quantize("linear"), quantize("linear and layer == 1", bits=8, group=64)]
     fast = effc.optimize(tiny_llama, {"version": 1, "quantize": rules})
-    bits = {step["site"]: step["options"].get("bits", 4) for step in fast.report["plan"]}
+    bits = {step["site"]: step["options"].get("bits", 4) for step in fast.report["plan"]["steps"]}
     assert {site for site, b in bits.items() if b == 8} == {s for s in bits if ".layers.1." in s}
     assert "[[quantize]] rule 2 overrides rule 1 at 7 sites" in fast.report["notes"]
     used = {
@@ -178,7 +180,8 @@ def test_report_is_plain_data(four_bit: effc.CompiledModel, tiny_llama: Path) ->
     assert json.loads(json.dumps(report)) == report
     assert report["family"] == "llama"
     assert [p["pass_name"] for p in report["passes"]][-2:] == ["bufferize", "select-kernels"]
-    assert report["kernels"]["effc.attend"] == {"reference": 2}
+    calls = {entry["operator"]: (entry["kernel"], entry["calls"]) for entry in report["kernels"]}
+    assert calls["effc.attend.default"] == ("reference", 2)
     assert len(report["cache"]) == 2
     assert report["cache"][0]["kv_heads"] == 2
     assert {entry["reason"] for entry in report["skipped"]} <= {

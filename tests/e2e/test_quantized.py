@@ -54,14 +54,20 @@ SCHEMES = [
     Scheme(4, 32, False),
     Scheme(8, "row", True),
     Scheme(8, 16, False),
+    Scheme(3, 32, True),
+    Scheme(2, 16, False),
 ]
 
 
 def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Codes as numbers; of two in a byte the even column is in the low half."""
+    """Codes as numbers, from the low bits of a byte up; 3 bits in two parts, low bits first."""
     if bits == 8:
         return codes.astype(np.float64)
-    return np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:-1], -1) * 1.0
+    if bits == 3:
+        low, high = np.split(codes, [codes.shape[-1] * 2 // 3], axis=-1)
+        return unpack(low, 2) + 4 * unpack(high, 1)
+    shifts = np.arange(0, 8, bits)
+    return ((codes[..., None] >> shifts) % 2**bits).reshape(*codes.shape[:-1], -1) * 1.0
 
 
 def dequantize(planes: dict[str, np.ndarray], bits: int, columns: int) -> np.ndarray:
@@ -101,7 +107,7 @@ def packed_bytes(model: effc.CompiledModel) -> int:
 
 def quantized_parameters(source: Path) -> list[tuple[int, int]]:
     """Rows and columns of every weight that the rule selects, each once."""
-    from effc.compiler import canonical_program
+    from effc.canonical import canonical_program
     from effc.spec.schema import Policy
 
     program, _, _ = canonical_program(source, Policy())

@@ -17,7 +17,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from effc.compiler import canonical_program, lowering_passes
+from effc.canonical import canonical_program
 from effc.diagnostics import InternalError
 from effc.ir.journal import Journal
 from effc.ir.manager import PassManager
@@ -25,6 +25,7 @@ from effc.ir.passbase import Outcome, Pass, PassStage, Semantics
 from effc.ir.pattern import op_name
 from effc.ir.program import InputSpec, Program, ScheduleEntry
 from effc.passes.caching.insert_cache import InsertCache
+from effc.pipeline import lowering_passes
 from effc.runtime.executable import Executable
 from effc.runtime.session import Session
 from effc.spec.schema import Policy

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import torch
+from torch import nn
 
 from effc.diagnostics import PassError
-from effc.ir.journal import Journal
+from effc.ir.journal import Change, Journal
 from effc.ir.manager import PassManager, Verdict, order, verdict_of
 from effc.ir.passbase import Outcome, Pass, PassResult, PassStage
 from effc.ir.program import Program
 from effc.passes import registry
 from tests.ir.graphs import aten, program_of
+from tests.programs import capture, run, same_bits
 
 
 def named(
@@ -139,3 +142,66 @@ def test_bytes_are_those_that_stages_read() -> None:
     program.stages["forward"].graph.erase_node(unread)
     (verdict,) = PassManager([named("p")]).run(program, Journal())
     assert (verdict.bytes_before, verdict.bytes_after) == (16, 16)
+
+
+def changing(name: str, stage: PassStage, changes: int) -> Pass:
+    """A pass that reports some changes of its own."""
+
+    def run(self: Pass, program: Program, journal: Journal) -> PassResult:
+        for index in range(changes):
+            journal.record(Change(name, "forward", "replace", f"{name}_{index}"))
+        return PassResult(modified=bool(changes))
+
+    return type(name, (Pass,), {"name": name, "stage": stage, "__call__": run})()
+
+
+@pytest.mark.parametrize("stop_after", (None, *range(9)))
+def test_stopping_leaves_out_later_passes_of_the_canonical_form(stop_after: int | None) -> None:
+    """After n rewrites, no pass that can be left out begins; what must run still does."""
+    given = [
+        ("a", PassStage.NORMALIZE, 2),
+        ("b", PassStage.RAISE, 0),
+        ("c", PassStage.RAISE, 3),
+        ("d", PassStage.RAISE, 1),
+        ("e", PassStage.TRANSFORM, 1),
+        ("f", PassStage.LOWER, 1),
+    ]
+    journal, left_out, seen = Journal(), [], 0
+    for name, stage, changes in given:
+        stopped = stop_after is not None and seen >= stop_after and stage <= PassStage.RAISE
+        left_out += [name] if stopped else []
+        seen += 0 if stopped else changes
+    manager = PassManager([changing(*entry) for entry in given], stop_after=stop_after)
+    verdicts = manager.run(program_of(lambda call, n: n["x"]), journal)
+    assert [v.pass_name for v in verdicts] == [name for name, _, _ in given]
+    assert [v.pass_name for v in verdicts if v.status == "left out"] == left_out
+    assert len(journal.changes) == seen
+
+
+class Written(nn.Module):
+    """A dropout, a norm and a gate, written out in small steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(8))
+        self.gate, self.up = (nn.Linear(8, 16) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.dropout(x, 0.5, self.training)
+        x = self.scale * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+        return nn.functional.silu(self.gate(x)) * self.up(x)
+
+
+def test_a_program_means_the_same_wherever_rewriting_stops() -> None:
+    """These passes are exact, so that bisecting over them finds the one that is not."""
+    module, x = Written().eval(), torch.randn(3, 8)
+    results, stop_after, complete = [], 0, False
+    while not complete:
+        program, journal = capture(module, x), Journal()
+        passes = [registry.locate(where)() for where in registry.CANONICAL]
+        verdicts = PassManager(passes, check=2, stop_after=stop_after).run(program, journal)
+        complete = all(verdict.status != "left out" for verdict in verdicts)
+        results.append(run(program, "forward", {"x": x}))
+        stop_after = len(journal.changes) + 1
+    assert len(results) >= 4
+    assert all(same_bits(results[0], result) for result in results)

@@ -128,7 +128,7 @@ def test_computed_weights_are_no_sites() -> None:
 
 
 def test_sites_of_a_checkpoint(tmp_path: Path) -> None:
-    from effc.compiler import inspect_model
+    from effc.inspection import inspect_model
 
     options = {"num_hidden_layers": 2, "num_local_experts": 3, "sliding_window": 7}
     Family("Mixtral", options).save(tmp_path)
