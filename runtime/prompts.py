@@ -24,7 +24,7 @@ def read_prompts(
         GenerationError: E0701 a row is longer than the context; E0702 a token lies outside the
             vocabulary; E0703 a tensor of the wrong type or shape, an empty row, a mask with holes.
     """
-    _check_ids(input_ids)
+    check_ids(input_ids)
     first, end = _extents(input_ids, attention_mask)
     prompts = [
         row[start:stop] for row, start, stop in zip(input_ids.tolist(), first, end, strict=True)
@@ -70,7 +70,7 @@ def place_rows(rows: list[Tensor], input_ids: Tensor, attention_mask: Tensor | N
     return out
 
 
-def _check_ids(input_ids: object) -> None:
+def check_ids(input_ids: object) -> None:
     if not isinstance(input_ids, Tensor):
         raise bad_argument("input_ids", type(input_ids).__name__, "a tensor [B, T] of token ids")
     if input_ids.is_floating_point() or input_ids.is_complex() or input_ids.dtype == torch.bool:

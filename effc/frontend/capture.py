@@ -67,6 +67,7 @@ def export(
             )
             if _mutates(exported.graph):
                 exported = exported.run_decompositions({})
+            _refuse_writes(exported, place)
     except ModelError:
         raise
     except Exception as error:  # torch.export raises whatever the traced code raises
@@ -91,6 +92,26 @@ def _reason(error: Exception) -> str:
         guard = re.sub(r"L\['(\w+)'\]\.size\(\)\[(\d)\]", r"\1.size(\2)", guard)
         return f"the graph would hold for some sizes of its inputs only: {guard}"[:200]
     return f"{type(error).__name__}: {first}"[:300]
+
+
+def _refuse_writes(exported: ExportedProgram, place: str) -> None:
+    """Programs have no memory: what a module writes to its buffers or inputs would be lost.
+
+    Raises:
+        ModelError: E0306, naming what is written to.
+    """
+    signature = exported.graph_signature
+    written = [
+        *(f"the buffer {name!r}" for name in signature.buffers_to_mutate.values()),
+        *(f"the input {name!r}" for name in signature.user_inputs_to_mutate.values()),
+    ]
+    if written:
+        raise ModelError(
+            "E0306",
+            f"the model writes to {', '.join(written)} in place, and nothing would keep it",
+            where=place,
+            help="write to a copy and return it, or keep that part outside of the module",
+        )
 
 
 def _mutates(graph: fx.Graph) -> bool:

@@ -122,9 +122,8 @@ def test_bytes_equal_the_closed_form(
         assert held[site["weight"]] == rows * per_row == layout.bytes((rows, columns)), site["name"]
     total = sum(w.nbytes for w in fast.program.weights.values())
     assert fast.report["bytes"]["weights_after"] == total
-    assert {site["site"] for site in fast.report["plan"]["steps"]} == {
-        site["name"] for site in served
-    }
+    acted = {step["site"] for step in fast.report["plan"]["steps"]}
+    assert acted == {site["name"] for site in served}
 
 
 def test_rule_on_the_head_alone_keeps_the_embedding(tiny_llama: Path, original: Any) -> None:
@@ -249,7 +248,7 @@ def test_target_context(asked: int, used: int, noted: bool, tiny_llama: Path) ->
 
 
 def test_export_is_refused(four_bit: effc.CompiledModel, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="E0801.*no exporter for 'onnx' is built yet"):
+    with pytest.raises(ExportError, match="E0801.*exporting to onnx belongs to a later version"):
         four_bit.export(tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 

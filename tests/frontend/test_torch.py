@@ -226,7 +226,7 @@ def test_what_is_no_decoder_can_be_called_only(module: Any, example: Any) -> Non
     assert CANNOT + reason in fast.report["notes"]
     assert not any("context" in note for note in fast.report["notes"])
     torch.testing.assert_close(fast(*example), module(*example), rtol=1e-6, atol=1e-6)
-    with pytest.raises(GenerationError, match="E0704.*the program has loop 'none'"):
+    with pytest.raises(GenerationError, match="E0704.*its loop is 'none'"):
         fast.generate(torch.tensor([[1]]))
 
 

@@ -7,6 +7,7 @@ allows one.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -194,6 +195,8 @@ def _output_names(exported: torch.export.ExportedProgram) -> tuple[str, ...]:
     if spec is not None and spec.num_children == 0 and count == 1:
         return ("output",)
     keys = getattr(spec, "context", None)
+    if dataclasses.is_dataclass(getattr(spec, "type", None)) and isinstance(keys, list):
+        keys = keys[0] if keys and isinstance(keys[0], list) else keys  # fields, fields of None
     if isinstance(keys, list) and len(keys) == count and all(isinstance(k, str) for k in keys):
         return tuple(keys)
     return tuple(str(i) for i in range(count))
