@@ -15,6 +15,10 @@ LAYOUTS = {
     "4-bit asymmetric rows": GroupAffine(4, None, False),
     "8-bit symmetric rows": GroupAffine(8, None, True),
     "8-bit asymmetric groups of 64": GroupAffine(8, 64, False),
+    "2-bit symmetric groups of 16": GroupAffine(2, 16, True),
+    "2-bit asymmetric rows": GroupAffine(2, None, False),
+    "3-bit asymmetric groups of 32": GroupAffine(3, 32, False),
+    "3-bit symmetric rows": GroupAffine(3, None, True),
 }
 
 
@@ -35,15 +39,22 @@ def packed_arguments(layout: GroupAffine, *shape: int) -> dict[str, Any]:
     }
 
 
+def spread_bits(plane: np.ndarray, bits: int) -> np.ndarray:
+    """Numbers of so many bits, one after the other from the lowest bit of the first byte on."""
+    single = np.unpackbits(plane, axis=-1, bitorder="little").astype(np.int64)
+    return single.reshape(*plane.shape[:-1], -1, bits) @ (1 << np.arange(bits))
+
+
 def dequantized(
     codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, bits: int, columns: int
 ) -> np.ndarray:
     """The weight [.., out, columns] in float64: a second reading of the layout, in numpy."""
 
     def spread(plane: torch.Tensor) -> np.ndarray:
-        bytes_ = plane.numpy().astype(np.int64)
-        nibbles = np.stack([bytes_ % 16, bytes_ // 16], -1)
-        return bytes_ if bits == 8 else nibbles.reshape(*bytes_.shape[:-1], -1)
+        if bits != 3:
+            return spread_bits(plane.numpy(), bits)
+        low, high = np.split(plane.numpy(), [plane.shape[-1] * 2 // 3], axis=-1)
+        return spread_bits(low, 2) + 4 * spread_bits(high, 1)
 
     levels = spread(codes)
     groups = scale.shape[-1]

@@ -8,7 +8,7 @@ unless symmetric, a zero point z, and each value a code q of b bits:
 
 Three planes hold it (G = groups per row):
 
-    codes  uint8   [.., out, bytes]   b = 4: two columns per byte, low nibble = even column
+    codes  uint8   [.., out, bytes]   b bits per column, as `effc.kernels.packing.bits` lays out
     scale  float16 [.., out, G]
     zero   uint8   [.., out, bytes]   b bits per group, packed as the codes; asymmetric only
 
@@ -39,7 +39,7 @@ from effc.diagnostics import KernelError, PassError
 from effc.kernels.packing.bits import pack_bits, packed_width, unpack_bits
 from effc.kernels.threads import one_thread
 
-BITS = (8, 4)
+BITS = (8, 4, 3, 2)
 MIN_GROUP = 16
 
 # Values handled at a time: 1 MiB of float32, which stays in the cache of one core.
@@ -54,7 +54,7 @@ class GroupAffine:
     """The layout of one packed weight.
 
     Attributes:
-        bits: 8 or 4.
+        bits: 8, 4, 3 or 2.
         group: columns per group, a power of two >= 16; None makes each row one group.
         symmetric: whether groups have a scale only, without a zero point.
     """
@@ -65,7 +65,7 @@ class GroupAffine:
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
-            raise KernelError("E0503", f"bits = {self.bits}: packed weights have 8 or 4 bits")
+            raise KernelError("E0503", f"bits = {self.bits}: packed weights have 8, 4, 3 or 2 bits")
         group = self.group
         if group is not None and (group < MIN_GROUP or group & (group - 1)):
             raise KernelError(

@@ -35,7 +35,7 @@ def reference(
         codes: uint8 [rows, bytes].
         scale: float16 [rows, G].
         zero: optional uint8 [rows, bytes].
-        bits: 8 or 4.
+        bits: 8, 4, 3 or 2.
         group: columns that share a scale; `width` when a row is one group.
         width: columns of the table.
         dtype: of the result.

@@ -103,7 +103,7 @@ CASES = OpCases(
         Sample("strided", strided),
     ),
     refusals=(
-        Refusal("3 bits", partial(call, bits=3), "bits = 3"),
+        Refusal("5 bits", partial(call, bits=5), "bits = 5"),
         Refusal("a group of 24", partial(call, group=24), "group = 24"),
         Refusal("another group", partial(call, group=64), "plane 'scale'"),
         Refusal("a width that is not x's", partial(call, x=torch.zeros(3, 99)), "[3, 99]"),

@@ -49,7 +49,7 @@ def reference(
         scale: float16 [out, G].
         zero: optional uint8 [out, bytes].
         bias: optional [out].
-        bits: 8 or 4.
+        bits: 8, 4, 3 or 2.
         group: columns that share a scale; `in_features` when a row is one group.
         in_features: width of x.
         activations: "source" or "int8".

@@ -1,7 +1,7 @@
-"""Triton kernel of `effc::quantized_linear` for 16-bit and float32 inputs (W8A16, W4A16).
+"""Triton kernel of `effc::quantized_linear` for 16-bit and float32 inputs, 8 to 2 bit weights.
 
 One program makes a tile of the output. It reads the packed codes as they lie in memory, spreads
-nibbles and applies scales in registers, and multiplies on tensor cores with float32 sums. Up to
+bytes and applies scales in registers, and multiplies on tensor cores with float32 sums. Up to
 16 rows use one tile shape, so a row's result does not depend on how many there are.
 """
 
@@ -112,27 +112,59 @@ def constants(bits: int, group: int, groups: int, tile: TileConfig) -> dict[str,
 
 
 @triton.jit
-def _load_codes(row_ptr, row_mask, k0, code_bytes, BITS: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Codes [rows, BLOCK_K] from column k0 on, uint8; `row_ptr` [rows, 1] points at the rows."""
-    BYTES: tl.constexpr = BLOCK_K * BITS // 8
-    offsets = (k0 * BITS // 8 + tl.arange(0, BYTES))[None, :]
-    packed = tl.load(row_ptr + offsets, mask=row_mask & (offsets < code_bytes), other=0)
-    if BITS == 4:
-        codes = tl.join(packed & 15, packed >> 4).reshape(packed.shape[0], BLOCK_K)
-    else:
+def _spread(packed, BITS: tl.constexpr):
+    """Codes [rows, bytes, ..] of bytes [rows, bytes], those of one byte in a row; BITS divides 8.
+
+    Each `join` adds a dimension of two, the outermost of which tells the nibbles apart.
+    """
+    if BITS == 8:
         codes = packed
+    elif BITS == 4:
+        codes = tl.join(packed, packed >> 4)
+    elif BITS == 2:
+        codes = tl.join(tl.join(packed, packed >> 4), tl.join(packed >> 2, packed >> 6))
+    else:
+        even = tl.join(tl.join(packed, packed >> 4), tl.join(packed >> 2, packed >> 6))
+        codes = tl.join(even, even >> 1)
+    return codes & ((1 << BITS) - 1)
+
+
+@triton.jit
+def _load_part(row_ptr, row_mask, k0, row_bytes, BITS: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Codes [rows, BLOCK_K] from column k0 on of a part of the row; BITS divides 8."""
+    offsets = (k0 * BITS // 8 + tl.arange(0, BLOCK_K * BITS // 8))[None, :]
+    packed = tl.load(row_ptr + offsets, mask=row_mask & (offsets < row_bytes), other=0)
+    return _spread(packed, BITS).reshape(packed.shape[0], BLOCK_K)
+
+
+@triton.jit
+def _load_codes(row_ptr, row_mask, k0, row_bytes, BITS: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Codes [rows, BLOCK_K] from column k0 on, uint8; `row_ptr` [rows, 1] points at the rows."""
+    if BITS == 3:
+        low_bytes = row_bytes * 2 // 3
+        codes = _load_part(row_ptr, row_mask, k0, low_bytes, 2, BLOCK_K)
+        codes |= _load_part(row_ptr + low_bytes, row_mask, k0, low_bytes // 2, 1, BLOCK_K) << 2
+    else:
+        codes = _load_part(row_ptr, row_mask, k0, row_bytes, BITS, BLOCK_K)
     return codes
 
 
 @triton.jit
-def _load_zero(row_ptr, row_mask, group, groups, BITS: tl.constexpr):
+def _code_at(row_ptr, mask, index, BITS: tl.constexpr):
+    """The codes at some columns, uint8; BITS divides 8."""
+    packed = tl.load(row_ptr + index * BITS // 8, mask=mask, other=0)
+    return (packed >> (index * BITS % 8).to(tl.uint8)) & ((1 << BITS) - 1)
+
+
+@triton.jit
+def _load_zero(row_ptr, row_mask, group, groups, row_bytes, BITS: tl.constexpr):
     """Zero points [rows, len(group)], uint8; `row_ptr` [rows, 1], `group` [1, len(group)]."""
     mask = row_mask & (group < groups)
-    if BITS == 4:
-        packed = tl.load(row_ptr + group // 2, mask=mask, other=0)
-        zero = (packed >> (4 * (group % 2)).to(tl.uint8)) & 15
+    if BITS == 3:
+        zero = _code_at(row_ptr, mask, group, 2)
+        zero |= _code_at(row_ptr + row_bytes * 2 // 3, mask, group, 1) << 2
     else:
-        zero = tl.load(row_ptr + group, mask=mask, other=0)
+        zero = _code_at(row_ptr, mask, group, BITS)
     return zero
 
 
@@ -175,7 +207,8 @@ def _quantized_linear_kernel(
         if zero_ptr is None:
             zero = tl.full((BLOCK_N, STEP_GROUPS), 1 << (BITS - 1), tl.float32)
         else:
-            zero = _load_zero(zero_ptr + n * zero_bytes, n_mask, group, groups, BITS)
+            zero_row = zero_ptr + n * zero_bytes
+            zero = _load_zero(zero_row, n_mask, group, groups, zero_bytes, BITS)
 
         values = codes.to(tl.float32).reshape(BLOCK_N, STEP_GROUPS, BLOCK_K // STEP_GROUPS)
         values = (values - zero.to(tl.float32)[:, :, None]) * scale.to(tl.float32)[:, :, None]

@@ -22,7 +22,7 @@ from transformers.masking_utils import (
 )
 
 from effc.diagnostics import ModelError
-from effc.frontend.huggingface.interfaces import attention
+from effc.frontend.huggingface.interfaces import attention, dense_mask
 from effc.frontend.huggingface.interfaces import mask as make_mask
 from effc.frontend.huggingface.masks import MaskSpec, UnknownMask, probe
 
@@ -187,9 +187,54 @@ def test_a_mask_that_no_layer_uses_may_be_unknown() -> None:
 
 
 @pytest.mark.parametrize("compute", [lambda m: torch.ones(1) + m, lambda m: m[:1], lambda m: m.to])
-def test_a_model_that_computes_with_its_mask_is_refused(compute: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_model_that_computes_with_its_mask_is_refused(
+    compute: Callable[[Any], Any], dense: bool
+) -> None:
+    mask = make_mask(mask_function=causal_mask_function)
+    if dense:
+        mask = _dense(bidirectional_mask_function, torch.ones(1, 5, dtype=torch.bool))
     with pytest.raises(ModelError, match="computes with its attention mask"):
-        compute(make_mask(mask_function=causal_mask_function))
+        compute(mask)
+
+
+def _dense(function: Mask, padding: torch.Tensor) -> Any:
+    batch, length = padding.shape
+    return dense_mask(
+        batch_size=batch,
+        q_length=length,
+        kv_length=length,
+        mask_function=function,
+        attention_mask=padding,
+        allow_is_bidirectional_skip=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        bidirectional_mask_function,
+        causal_mask_function,
+        sliding_window_bidirectional_mask_function(2),
+        _prefix,
+    ],
+)
+def test_an_encoders_mask_is_the_librarys_with_its_padding(function: Mask) -> None:
+    padding = torch.ones(3, 7, dtype=torch.bool)
+    padding[1, 4:], padding[2, :6] = False, False
+    expected = torch.empty(3, 1, 7, 7, dtype=torch.bool)
+    for b, q, k in torch.cartesian_prod(torch.arange(3), torch.arange(7), torch.arange(7)):
+        expected[b, 0, q, k] = function(b, torch.tensor(0), q, k) & padding[b, k]
+    assert torch.equal(_dense(function, padding).visible, expected)
+
+
+def test_attention_hides_what_an_encoders_mask_hides() -> None:
+    padding = torch.tensor([[True, True, True, False, False]])
+    x = torch.randn(1, 2, 5, 4)
+    out, _ = attention(_Attention(), x, x, x, _dense(bidirectional_mask_function, padding))
+    short = x[:, :, :3]
+    expected = torch.nn.functional.scaled_dot_product_attention(x, short, short)
+    torch.testing.assert_close(out, expected.transpose(1, 2))
 
 
 def test_causal_attention_without_a_mask_is_refused() -> None:

@@ -22,7 +22,7 @@ from effc.kernels.quantized_linear import cases
 from effc.kernels.quantized_linear.triton import quantized_linear
 
 # Groups smaller than, larger than and unequal to a step of the kernel along the input features.
-LAYOUTS = [GroupAffine(*choice) for choice in product((4, 8), (16, 256, None), (True, False))]
+LAYOUTS = [GroupAffine(*choice) for choice in product((2, 3, 4, 8), (16, 256, None), (True, False))]
 SHAPES = ((1, 33, 100), (5, 40, 257))
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

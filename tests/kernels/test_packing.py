@@ -17,7 +17,7 @@ from effc.kernels.packing.group_affine import GroupAffine
 examples = settings(max_examples=60, deadline=None, derandomize=True)
 layouts = st.builds(
     GroupAffine,
-    bits=st.sampled_from((8, 4)),
+    bits=st.sampled_from((8, 4, 3, 2)),
     group=st.sampled_from((16, 32, 128, None)),
     symmetric=st.booleans(),
 )
@@ -145,7 +145,7 @@ def test_bytes_are_those_of_the_planes(
     assert layout.bytes(full) == sum(plane.nbytes for plane in planes.values())
 
 
-@pytest.mark.parametrize("bits", (8, 4))
+@pytest.mark.parametrize("bits", (8, 4, 3, 2))
 @pytest.mark.parametrize("group", (16, 32, 128))
 @pytest.mark.parametrize("symmetric", (True, False))
 def test_bits_per_weight_have_the_closed_form(bits: int, group: int, symmetric: bool) -> None:
@@ -163,6 +163,10 @@ def test_bits_per_weight_have_the_closed_form(bits: int, group: int, symmetric: 
         (GroupAffine(8, 16, False), (10, 33), 10 * (48 + 2 * 3 + 3)),
         (GroupAffine(4, None, False), (10, 33), 10 * (17 + 2 + 1)),
         (GroupAffine(8, None, True), (2, 10, 33), 2 * 10 * (33 + 2)),
+        (GroupAffine(2, 16, False), (10, 33), 10 * (12 + 2 * 3 + 1)),
+        (GroupAffine(2, None, True), (10, 33), 10 * (9 + 2)),
+        (GroupAffine(3, 16, False), (10, 33), 10 * (18 + 2 * 3 + 3)),
+        (GroupAffine(3, None, True), (10, 33), 10 * (15 + 2)),
     ),
 )
 def test_padding_is_counted(layout: GroupAffine, shape: tuple[int, ...], expected: int) -> None:
@@ -173,6 +177,20 @@ def test_low_nibble_holds_the_even_column() -> None:
     weight = torch.arange(16.0).reshape(1, 16) - 8
     planes = GroupAffine(4, 16, True).pack(weight)
     assert planes["codes"].tolist() == [[0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE]]
+    assert planes["scale"].tolist() == [[1.0]]
+
+
+def test_four_2_bit_codes_share_a_byte() -> None:
+    weight = torch.tensor([[-2.0, -1, 0, 1] * 4])
+    planes = GroupAffine(2, 16, True).pack(weight)
+    assert planes["codes"].tolist() == [[0b11_10_01_00] * 4]
+    assert planes["scale"].tolist() == [[1.0]]
+
+
+def test_high_bits_of_3_bit_codes_stand_apart() -> None:
+    weight = torch.arange(8.0).repeat(2).reshape(1, 16) - 4
+    planes = GroupAffine(3, 16, True).pack(weight)
+    assert planes["codes"].tolist() == [[0b11_10_01_00] * 4 + [0b11110000] * 2]
     assert planes["scale"].tolist() == [[1.0]]
 
 
@@ -194,13 +212,13 @@ def test_padding_has_the_code_of_zero(symmetric: bool, group: int | None, column
     assert pad.numel() and (pad == zero).all()
 
 
-@pytest.mark.parametrize("bits", (8, 4))
-def test_nibbles_survive_the_round_trip(bits: int) -> None:
+@pytest.mark.parametrize("bits", (8, 4, 3, 2))
+def test_codes_survive_the_round_trip(bits: int) -> None:
     codes = torch.arange(2**bits, dtype=torch.uint8).repeat(3, 1)
     assert torch.equal(unpack_bits(pack_bits(codes, bits), bits), codes)
 
 
-@pytest.mark.parametrize("bits", (8, 4))
+@pytest.mark.parametrize("bits", (8, 4, 3, 2))
 @pytest.mark.parametrize("symmetric", (True, False))
 def test_all_codes_are_used(bits: int, symmetric: bool) -> None:
     planes = GroupAffine(bits, 64, symmetric).pack(random_tensor(512, 256))

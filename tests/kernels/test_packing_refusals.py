@@ -41,7 +41,9 @@ def test_shapes_that_are_no_matrices_are_refused(shape: tuple[int, ...]) -> None
         GroupAffine(4, 32, True).pack(torch.zeros(shape))
 
 
-@pytest.mark.parametrize(("bits", "group"), ((3, 32), (16, 32), (4, 8), (4, 24), (4, 0), (8, -16)))
+@pytest.mark.parametrize(
+    ("bits", "group"), ((1, 32), (5, 32), (16, 32), (4, 8), (4, 24), (4, 0), (8, -16))
+)
 def test_layouts_that_do_not_exist_are_refused(bits: int, group: int) -> None:
     with pytest.raises(EffcError, match="E0503"):
         GroupAffine(bits, group, True)

@@ -1,6 +1,7 @@
 """The `huggingface` frontend: checkpoint folder or transformers model -> program.
 
-One decoder graph without a cache; `positions` is always an input. The model classes are the
+A decoder is one graph without a cache, and `positions` is always an input; for an encoder see
+`effc.frontend.huggingface.encoder`. The model classes are the
 library's own. Parameters are never filled in: the graph is captured over untouched memory and
 weights stay in their files until something asks for them.
 """
@@ -12,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ import torch
 from effc.diagnostics import ModelError
 from effc.frontend import capture
 from effc.frontend.base import evaluating
-from effc.frontend.huggingface import checkpoint, interfaces
-from effc.frontend.huggingface.model import empty_model, refuse_uncacheable
+from effc.frontend.huggingface import checkpoint, encoder, interfaces
+from effc.frontend.huggingface.model import decoder_class, empty_model, refuse_uncacheable
 from effc.ir.program import InputSpec, ModelInfo, Program
 from effc.ir.weights import Weight, Weights
 
@@ -32,6 +34,8 @@ _CARRIED = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "vocab.txt",
+    *encoder.SENTENCE_FILES,
 )
 
 
@@ -48,7 +52,7 @@ class HuggingFaceFrontend:
         return ours and source.can_generate() and not source.config.is_encoder_decoder
 
     def load(self, source: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Program:
-        """Capture a causal language model.
+        """Capture a causal language model or an encoder.
 
         Args:
             source: the folder, or a transformers causal language model in evaluation mode.
@@ -67,12 +71,18 @@ def load_folder(folder: Path, dtype: torch.dtype | None) -> Program:
     config = read_config(folder)
     tensors = checkpoint.open_checkpoint(folder)
     dtype = dtype or _checkpoint_dtype(config, tensors)
+    cls = encoder.encoder_class(config, folder)
     with _quiet():
-        model = empty_model(config, dtype, folder)
+        if cls is not None:
+            model, program = encoder.load_encoder(cls, config, tensors, dtype, folder)
+        else:
+            cls = decoder_class(config, folder)
+            model = empty_model(cls, config, dtype, folder, interfaces.NAME)
+            program = _capture(model, str(folder))
         weights = checkpoint.match_to_model(model, tensors, dtype, str(folder))
-        program = _capture(model, str(folder))
     _fill(program.weights, model, weights)
-    program.info = _info(config, folder, dtype, type(model).__name__)
+    info = _info(config, folder, dtype, type(model).__name__)
+    program.info = replace(info, context=program.info.context or info.context)
     return program
 
 

@@ -1,7 +1,8 @@
 """How transformers' models say what they do: one operator per attention and per expert layer.
 
 The library lets a backend register its attention, mask and expert functions by name. Ours emit
-the canonical operators, so the captured graph needs no guessing.
+the canonical operators, so the captured graph needs no guessing. Decoders state their masks; an
+encoder's mask depends on the padding of its input, so it is part of the graph.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import torch
 
 import effc.ops  # noqa: F401
 from effc.diagnostics import ModelError
-from effc.frontend.huggingface.masks import MaskSpec, UnknownMask, probe
+from effc.frontend.huggingface.masks import DenseMask, MaskSpec, UnknownMask, probe
 
 NAME = "effc"
+ENCODER = "effc-encoder"
+
+Mask = MaskSpec | UnknownMask | DenseMask | torch.Tensor | None
 
 # Keyword arguments of an attention call that do not change its meaning here: masks are read from
-# the mask function, caches and outputs are switched off by the capture.
+# the mask function, caches and outputs are switched off by the capture, and whether gradients add
+# up in a fixed order concerns training.
 _IRRELEVANT = {
     "position_ids",
     "use_cache",
@@ -25,6 +30,7 @@ _IRRELEVANT = {
     "output_attentions",
     "output_hidden_states",
     "return_dict",
+    "deterministic",
     "logits_to_keep",
     "sliding_window",
     "output_router_logits",
@@ -34,12 +40,14 @@ _IRRELEVANT = {
 
 
 def register() -> None:
-    """Make `attn_implementation="effc"` and `experts_implementation="effc"` known."""
+    """Make our attention, mask and experts implementations known by `NAME` and `ENCODER`."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, mask)
+    ALL_ATTENTION_FUNCTIONS.register(ENCODER, attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(ENCODER, dense_mask)
     try:
         from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
     except ImportError:
@@ -55,6 +63,33 @@ def mask(*, mask_function: Any, config: Any = None, **_: Any) -> MaskSpec | Unkn
         return UnknownMask(error)
 
 
+def dense_mask(
+    *,
+    mask_function: Any,
+    attention_mask: torch.Tensor | None,
+    q_length: int,
+    config: Any = None,
+    **options: Any,
+) -> DenseMask:
+    """The mask of a layer type as a tensor of the graph, padding included: true = visible.
+
+    Where only padding is hidden it is a view [B, 1, T, S] of the input; other masks are computed
+    as the library computes them.
+    """
+    from transformers.masking_utils import sdpa_mask
+
+    spec = mask(mask_function=mask_function, config=config)
+    if spec == MaskSpec(causal=False) and attention_mask is not None:
+        visible = attention_mask.to(torch.bool)[:, None, None, :]
+        return DenseMask(visible.expand(-1, 1, q_length, -1))
+    options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    computed = sdpa_mask(
+        mask_function=mask_function, attention_mask=attention_mask, q_length=q_length, **options
+    )
+    assert computed is not None, "the library may leave a mask out only where it is allowed to"
+    return DenseMask(computed)
+
+
 def _probe_length(config: Any) -> int:
     """Long enough to see every window the configuration mentions."""
     names = ("sliding_window", "attention_chunk_size", "max_position_embeddings", "window_size")
@@ -67,7 +102,7 @@ def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: MaskSpec | UnknownMask | torch.Tensor | None,
+    attention_mask: Mask,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
@@ -107,7 +142,7 @@ def _refuse_unknown(kwargs: dict[str, Any], place: str) -> None:
 
 def _mask_of(
     module: torch.nn.Module,
-    given: MaskSpec | UnknownMask | torch.Tensor | None,
+    given: Mask,
     is_causal: bool | None,
     place: str,
 ) -> tuple[MaskSpec, torch.Tensor | None]:
@@ -115,6 +150,8 @@ def _mask_of(
         raise given.error
     if isinstance(given, MaskSpec):
         return given, None
+    if isinstance(given, DenseMask):
+        return MaskSpec(causal=False), given.visible
     if isinstance(given, torch.Tensor):
         return MaskSpec(causal=False), given
     # Without a mask the library's eager attention sees everything, its fused one goes by this flag.

@@ -77,6 +77,17 @@ class MaskSpec(_Stand):
 
 
 @dataclass(frozen=True)
+class DenseMask(_Stand):
+    """A mask as a tensor, for our attention alone: other code could add it to scores.
+
+    Attributes:
+        visible: boolean [B, 1, T, S].
+    """
+
+    visible: torch.Tensor
+
+
+@dataclass(frozen=True)
 class UnknownMask(_Stand):
     """A mask that no statement describes; models make masks that none of their layers uses.
 

@@ -12,31 +12,55 @@ from effc.diagnostics import ModelError
 from effc.frontend.huggingface import interfaces
 
 
-def empty_model(config: Any, dtype: torch.dtype, folder: Path) -> Any:
-    """The model's modules with real buffers and parameters whose memory is never touched."""
+def decoder_class(config: Any, folder: Path) -> Any:
+    """The library's causal language model for a configuration.
+
+    Raises:
+        ModelError: E0302 if there is none.
+    """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-    from transformers.initialization import no_init_weights
 
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(
             "E0302",
             f"{type(config).__name__} has no causal language model in transformers",
             where=str(folder),
-            help="effc takes decoder-only language models from Hugging Face folders",
+            help="effc takes encoders and decoder-only language models from Hugging Face folders",
         )
-    cls: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+
+
+def empty_model(
+    cls: Any, config: Any, dtype: torch.dtype, folder: Path, attention: str, **options: Any
+) -> Any:
+    """The model's modules with real buffers and parameters whose memory is never touched.
+
+    Args:
+        cls: the library's class.
+        config: its configuration.
+        dtype: of the parameters.
+        folder: for messages.
+        attention: the name of the attention implementation.
+        options: further arguments of the class.
+
+    Raises:
+        ModelError: E0302 when the class cannot be built this way.
+    """
+    from transformers.initialization import no_init_weights
+
     interfaces.register()
     try:
         with no_init_weights():
             model = cls._from_config(
                 config,
                 dtype=dtype,
-                attn_implementation=interfaces.NAME,
+                attn_implementation=attention,
                 experts_implementation=interfaces.NAME,
+                **options,
             )
         model.tie_weights()
     except KeyError as error:
-        if error.args != (interfaces.NAME,):
+        if error.args != (attention,):
             raise _unbuilt(cls, error, folder) from error
         raise ModelError(
             "E0302",
@@ -81,7 +105,16 @@ def refuse_uncacheable(model: Any, place: str) -> None:
             where=place,
             help="effc needs models whose positions count from 0",
         )
-    config = model.config.get_text_config()
+    refuse_growing_angles(model.config, place)
+
+
+def refuse_growing_angles(config: Any, place: str) -> None:
+    """Rotary angles that depend on the length of the whole sequence.
+
+    Raises:
+        ModelError: E0302.
+    """
+    config = config.get_text_config()
     parameters = getattr(config, "rope_parameters", None) or {}
     by_layer_type = [value for value in parameters.values() if isinstance(value, dict)]
     for entry in by_layer_type or [parameters]:
