@@ -27,5 +27,8 @@ def open_tokenizer(info: ModelInfo) -> Tokenizer | None:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare exceptions
         raise ModelError(
-            "E0309", f"the tokenizer cannot be read ({error})", where=str(path)
+            "E0309",
+            f"the tokenizer cannot be read ({error})",
+            where=str(path),
+            help="compile the model again from an intact checkpoint, or pass token ids",
         ) from error

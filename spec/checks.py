@@ -1,40 +1,55 @@
-"""The keys of `[target]`, `[quality]` and of every rule, and what each may hold.
+"""What the keys of the policy language may hold: the check of a value, and its JSON Schema.
 
-A check takes the value as TOML or a dict gives it, the name of the key in words, and its place. It
-returns the value as the schema holds it, or raises the error to report.
+The functions here make a `Key`. Its check takes the value as TOML or a dict gives it, the name of
+the key in words, and its place; it returns the value as `effc.spec.schema` holds it, or raises the
+error to report.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import cast
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, cast
 
 from effc.diagnostics import PolicyError, did_you_mean
-from effc.spec.options import MethodInfo, fits, shown
 from effc.spec.places import Place
-from effc.spec.quantity import BYTES, Quantity
-from effc.spec.schema import DTYPES
+from effc.spec.quantity import BYTES, Quantity, in_words
 from effc.spec.selector import Selector
+from effc.spec.wording import fits, shown
 
-Check = Callable[[object, str, Place], object]
-"""(value, the key in words, place of the value) -> the value of the schema's field."""
+MAX_INTEGER = 2**63 - 1
+"""The largest integer of TOML."""
 
-_DEVICE = re.compile(r"cpu|cuda(:sm[0-9]{2,3})?")
+_DEVICE = r"cpu|cuda(:sm[0-9]{2,3})?"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the policy language.
+
+    Attributes:
+        help: one line for editors.
+        check: (value, the key in words, place of the value) -> the value of the schema's field.
+        shape: what the value may be, as JSON Schema; wider than the check where that cannot say it.
+    """
+
+    help: str
+    check: Callable[[object, str, Place], object]
+    shape: dict[str, Any]
 
 
 def wrong(
     label: str, expected: str, value: object, place: Place, names: Iterable[str] = ()
 ) -> PolicyError:
     """E0205: a key or option that holds something else than it takes."""
-    help = (
-        did_you_mean(value, names) if isinstance(value, str) and (names := tuple(names)) else None
-    )
+    known = tuple(names)
+    help = did_you_mean(value, known) if isinstance(value, str) and known else None
     message = f"{label} takes {expected}, found {shown(value)}"
     return PolicyError("E0205", message, where=place, help=help)
 
 
-def integer(minimum: int) -> Check:
+def integer(help: str, minimum: int) -> Key:
     """An integer from `minimum` on; `true` is not one."""
 
     def check(value: object, label: str, place: Place) -> int:
@@ -42,37 +57,62 @@ def integer(minimum: int) -> Check:
             return value
         raise wrong(label, f"an integer >= {minimum}", value, place)
 
-    return check
+    return Key(help, check, {"type": "integer", "minimum": minimum, "maximum": MAX_INTEGER})
 
 
-def number(minimum: float) -> Check:
-    """A finite number from `minimum` on, as a float."""
+def number(help: str, minimum: float, maximum: float | None = None) -> Key:
+    """A finite number from `minimum` to `maximum`, as a float."""
+    expected = f"a number >= {minimum:g}"
+    if maximum is not None:
+        expected = f"a number from {minimum:g} to {maximum:g}"
 
     def check(value: object, label: str, place: Place) -> float:
         if type(value) in (int, float) and fits(value):
             result = float(cast("float", value))
-            if result >= minimum:
+            if minimum <= result and (maximum is None or result <= maximum):
                 return result
-        raise wrong(label, f"a number >= {minimum:g}", value, place)
+        raise wrong(label, expected, value, place)
 
-    return check
+    bounds = {"minimum": minimum} | ({} if maximum is None else {"maximum": maximum})
+    return Key(help, check, {"type": "number"} | bounds)
 
 
-def boolean(value: object, label: str, place: Place) -> bool:
+def boolean(help: str) -> Key:
     """`true` or `false`."""
-    if not isinstance(value, bool):
-        raise wrong(label, "true or false", value, place)
-    return value
+
+    def check(value: object, label: str, place: Place) -> bool:
+        if not isinstance(value, bool):
+            raise wrong(label, "true or false", value, place)
+        return value
+
+    return Key(help, check, {"type": "boolean"})
 
 
-def text(value: object, label: str, place: Place) -> str:
+def text(help: str) -> Key:
     """A text that is not empty."""
-    if not isinstance(value, str) or not value:
-        raise wrong(label, "a text", value, place)
-    return value
+
+    def check(value: object, label: str, place: Place) -> str:
+        if not isinstance(value, str) or not value:
+            raise wrong(label, "a text", value, place)
+        return value
+
+    return Key(help, check, {"type": "string", "minLength": 1})
 
 
-def one_of(choices: tuple[str, ...]) -> Check:
+def texts(help: str, example: str) -> Key:
+    """A list of one or more texts, as a tuple."""
+
+    def check(value: object, label: str, place: Place) -> tuple[str, ...]:
+        items = cast("list[object]", value) if isinstance(value, list) else []
+        if not items or not all(isinstance(item, str) and item for item in items):
+            raise wrong(label, f"a list of texts such as {example}", value, place)
+        return tuple(cast("list[str]", items))
+
+    items = {"type": "string", "minLength": 1}
+    return Key(help, check, {"type": "array", "minItems": 1, "items": items})
+
+
+def one_of(help: str, choices: tuple[str, ...]) -> Key:
     """One of a few texts."""
 
     def check(value: object, label: str, place: Place) -> str:
@@ -81,68 +121,43 @@ def one_of(choices: tuple[str, ...]) -> Check:
             raise wrong(label, expected, value, place, choices)
         return value
 
-    return check
+    return Key(help, check, {"enum": list(choices)})
 
 
-def device(value: object, label: str, place: Place) -> str:
+def device(help: str) -> Key:
     """A target device; the architecture of a GPU may be named without having one."""
-    if not isinstance(value, str) or not _DEVICE.fullmatch(value):
-        expected = '"cpu", "cuda" or an architecture such as "cuda:sm90"'
-        raise wrong(label, expected, value, place)
-    return value
-
-
-def memory(value: object, label: str, place: Place) -> Quantity:
-    """A fixed, positive number of bytes."""
-    expected = 'bytes with a unit, for example "3 GiB"'
-    if not isinstance(value, str):
-        raise wrong(label, expected, value, place)
-    quantity = Quantity.parse(value, place)
-    if quantity.dimension != BYTES or quantity.needs or quantity.evaluate() <= 0:
-        raise wrong(label, expected, value, place)
-    return quantity
-
-
-def selector(value: object, label: str, place: Place) -> Selector:
-    """A selector, written as a text."""
-    if not isinstance(value, str):
-        raise wrong(label, 'a selector such as "linear"', value, place)
-    return Selector.parse(value, place)
-
-
-def method(known: Mapping[str, MethodInfo], table: str) -> Check:
-    """The name of a method registered for a table of rules."""
 
     def check(value: object, label: str, place: Place) -> str:
-        name = text(value, label, place)
-        if name not in known:
-            message = f"unknown method {shown(name)} in [[{table}]]"
-            raise PolicyError("E0204", message, where=place, help=did_you_mean(name, known))
-        return name
+        if not isinstance(value, str) or not re.fullmatch(_DEVICE, value):
+            expected = '"cpu", "cuda" or an architecture such as "cuda:sm90"'
+            raise wrong(label, expected, value, place)
+        return value
 
-    return check
-
-
-SETTINGS: Mapping[str, Mapping[str, Check]] = {
-    "target": {
-        "device": device,
-        "memory": memory,
-        "context": integer(1),
-        "batch": integer(1),
-        "dtype": one_of(DTYPES),
-        "threads": integer(1),
-        "allow_reference": boolean,
-    },
-    "quality": {
-        "data": text,
-        "tokens": integer(1),
-        "max_kl": number(0),
-        "max_perplexity_ratio": number(0),
-    },
-}
-"""The tables that appear once, by name: key -> check."""
+    examples = ["cpu", "cuda", "cuda:sm90"]
+    return Key(help, check, {"type": "string", "pattern": f"^({_DEVICE})$", "examples": examples})
 
 
-def rule_checks(known: Mapping[str, MethodInfo], table: str) -> dict[str, Check]:
-    """The keys that every rule has, whatever its method."""
-    return {"where": selector, "method": method(known, table), "optional": boolean}
+def memory(help: str) -> Key:
+    """A fixed, positive number of bytes."""
+
+    def check(value: object, label: str, place: Place) -> Quantity:
+        if not isinstance(value, str):
+            raise wrong(label, in_words(BYTES), value, place)
+        quantity = Quantity.parse(value, place)
+        if quantity.dimension != BYTES or quantity.needs or quantity.evaluate() <= 0:
+            raise wrong(label, in_words(BYTES), value, place)
+        return quantity
+
+    return Key(help, check, {"type": "string", "minLength": 1, "examples": ["3 GiB"]})
+
+
+def selector(help: str) -> Key:
+    """A selector, written as a text."""
+
+    def check(value: object, label: str, place: Place) -> Selector:
+        if not isinstance(value, str):
+            raise wrong(label, 'a selector such as "linear"', value, place)
+        return Selector.parse(value, place)
+
+    examples = ["all", "linear", "linear or embedding", "attention and layer >= 2"]
+    return Key(help, check, {"type": "string", "minLength": 1, "examples": examples})

@@ -15,8 +15,8 @@ from effc.diagnostics import PolicyError, Span, did_you_mean
 from effc.spec.arithmetic import UNITS, Expression, Number, names, walk
 from effc.spec.builder import Builder, Refusal, extent, unknown_word
 from effc.spec.conditions import ATTRIBUTES, KINDS, Condition, expressions
-from effc.spec.options import either
 from effc.spec.places import Place, narrowed
+from effc.spec.wording import either
 
 if TYPE_CHECKING:
     from lark import Lark

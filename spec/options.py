@@ -16,19 +16,31 @@ A method is a frozen dataclass; its fields are its options:
         def __post_init__(self) -> None:
             if self.group != "row" and self.group < 16:
                 raise OptionError("group", 'a power of two >= 16, or "row"', self.group)
+
+An amount with a unit is a `Quantity`: `budget: Quantity = amount("25% of tokens", "tokens")`.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, get_type_hints
 
-from effc.diagnostics import InternalError, PolicyError
+from effc.diagnostics import PolicyError
+from effc.spec.annotations import (
+    QUANTITY,
+    Alternative,
+    accepts,
+    alternatives,
+    described,
+    same,
+    written,
+)
+from effc.spec.places import Place
+from effc.spec.quantity import Quantity
+from effc.spec.wording import either, fits, shown
 
 
 class _Required:
@@ -38,13 +50,6 @@ class _Required:
 
 REQUIRED = _Required()
 """The default of an option that a policy must set."""
-
-_SCALARS: dict[str, tuple[str, type]] = {
-    "bool": ("true or false", bool),
-    "int": ("an integer", int),
-    "float": ("a number", float),
-    "str": ("a text", str),
-}
 
 
 class OptionError(PolicyError):
@@ -75,10 +80,12 @@ class OptionInfo:
 
     Attributes:
         name: the key in the policy.
-        type: an annotation: `bool`, `int`, `float`, `str`, `None`, `Literal[...]`, joined by `|`.
-        default: the value when the policy is silent, or `REQUIRED`.
+        type: an annotation: `bool`, `int`, `float`, `str`, `Quantity`, `None`, `Literal[...]`,
+            joined by `|`.
+        default: the value when the policy is silent, or `REQUIRED`; a quantity as its text.
         choices: the only values allowed; empty when the type says it all.
         help: one line for `effc methods`.
+        dimension: what a quantity counts, see `Quantity.dimension`; empty allows everything.
     """
 
     name: str
@@ -86,40 +93,62 @@ class OptionInfo:
     default: object = REQUIRED
     choices: tuple[object, ...] = ()
     help: str = ""
+    dimension: str = ""
 
     def __post_init__(self) -> None:
-        tuple(_alternatives(self.type))  # a type that cannot be checked is a defect of the method
+        alternatives(self.type)  # a type that cannot be checked is a defect of the method
+
+    @property
+    def alternatives(self) -> tuple[Alternative, ...]:
+        """What the type is made of."""
+        return alternatives(self.type)
 
     @property
     def expected(self) -> str:
         """What the option takes, in words: `an integer or "row"`."""
         if self.choices:
             return either([shown(choice) for choice in self.choices])
-        parts = (_described(item) for item in _alternatives(self.type))
+        parts = (described(item, self.dimension) for item in self.alternatives)
         return either([part for part in parts if part])
 
     @property
     def names(self) -> tuple[str, ...]:
         """The allowed texts, to find the one nearest to a misspelt value."""
-        literals = (value for item in _alternatives(self.type) for value in _literals(item))
+        literals = (v for item in self.alternatives if isinstance(item, tuple) for v in item)
         return tuple(value for value in (*self.choices, *literals) if isinstance(value, str))
 
-    def convert(self, value: object) -> object:
-        """The value as the method takes it: an integer becomes a float where one is wanted.
+    def convert(self, value: object, place: Place | None = None) -> object:
+        """The value as the method takes it: a float where one is wanted, a text as a quantity.
+
+        Args:
+            value: as TOML or a dict gives it.
+            place: where it stands.
 
         Raises:
-            OptionError: a wrong type, or not one of the choices.
+            OptionError: a wrong type, a wrong dimension, or not one of the choices.
+            PolicyError: E0207: a quantity that cannot be read, at its place inside the text.
         """
         if self.choices:
-            if any(_same(choice, value) for choice in self.choices):
+            if any(same(choice, value) for choice in self.choices):
                 return value
-        else:
-            for item in _alternatives(self.type):
-                if _accepts(item, value):
-                    return value
-            if "float" in self.type and type(value) is int and fits(value):
-                return float(value)
+        elif any(accepts(item, value) for item in self.alternatives):
+            return value
+        elif "float" in self.alternatives and type(value) is int and fits(value):
+            return float(value)
+        elif QUANTITY in self.alternatives and isinstance(value, int | float | str):
+            return self._quantity(value, place)
         raise OptionError(self.name, self.expected, value)
+
+    def _quantity(self, value: float | str, place: Place | None) -> Quantity:
+        if isinstance(value, str):
+            quantity = Quantity.parse(value, place)
+        elif isinstance(value, bool) or not fits(value):
+            raise OptionError(self.name, self.expected, value)
+        else:
+            quantity = Quantity.of(value)
+        if not quantity.counts(self.dimension):
+            raise OptionError(self.name, self.expected, value)
+        return quantity
 
 
 @dataclass(frozen=True)
@@ -128,7 +157,7 @@ class MethodInfo:
 
     Attributes:
         name: as in the policy, e.g. "rtn".
-        kind: the table it serves: "quantize", "kv", "tokens".
+        kind: the aspect it serves: "quantize", "kv", "store", "tokens", "draft" or "stream".
         options: what a rule may set.
         paper: a link, or empty.
         summary: one line.
@@ -145,6 +174,22 @@ class MethodInfo:
     def option(self, name: str) -> OptionInfo | None:
         """The option of that name."""
         return next((option for option in self.options if option.name == name), None)
+
+
+def amount(default: float | str, dimension: str, help: str = "") -> Any:
+    """A field of a method that holds a `Quantity`, with its default as a policy writes it.
+
+    The default is read when a method is made without that option, so that describing a method
+    costs nothing.
+
+    Args:
+        default: e.g. `"25% of tokens"` or 64.
+        dimension: what is counted, see `Quantity.dimension`; empty allows everything.
+        help: one line for `effc methods`.
+    """
+    read = Quantity.parse if isinstance(default, str) else Quantity.of
+    metadata = {"default": default, "dimension": dimension, "help": help}
+    return field(default_factory=partial(read, default), metadata=metadata)
 
 
 def method_info_from_dataclass(cls: type) -> MethodInfo:
@@ -171,102 +216,19 @@ def method_info_from_dataclass(cls: type) -> MethodInfo:
 
 
 def _option(field: dataclasses.Field[Any], types: Mapping[str, object]) -> OptionInfo:
+    metadata: Mapping[str, Any] = field.metadata
     default: object = REQUIRED
-    if field.default is not dataclasses.MISSING:
+    if "default" in metadata:
+        default = metadata["default"]
+    elif field.default is not dataclasses.MISSING:
         default = field.default
     elif field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
-    metadata: Mapping[str, Any] = field.metadata
     return OptionInfo(
         name=field.name,
-        type=_annotation(types[field.name]),
+        type=written(types[field.name]),
         default=default,
         choices=tuple(metadata.get("choices", ())),
         help=metadata.get("help", ""),
+        dimension=metadata.get("dimension", ""),
     )
-
-
-def _annotation(hint: object) -> str:
-    """A type as one writes it: aliases resolved, `X | None` instead of `Optional[X]`."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return " | ".join(map(_annotation, arguments))
-    if origin is Literal:
-        return f"Literal[{', '.join(map(repr, arguments))}]"
-    if hint is type(None):
-        return "None"
-    return hint.__name__ if isinstance(hint, type) else str(hint)
-
-
-def _alternatives(annotation: str) -> Iterator[ast.expr]:
-    """The members of a union, each checked to be something a policy can state."""
-    try:
-        pending = [ast.parse(annotation, mode="eval").body]
-    except SyntaxError:
-        raise _unsupported(annotation) from None
-    while pending:
-        item = pending.pop()
-        match item:
-            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-                pending += [right, left]
-            case ast.Name(id=name) if name in _SCALARS:
-                yield item
-            case ast.Constant(value=None) | ast.Subscript(value=ast.Name(id="Literal")):
-                yield item
-            case _:
-                raise _unsupported(annotation)
-
-
-def _unsupported(annotation: str) -> InternalError:
-    return InternalError("E0901", f"a policy cannot state an option of type {annotation!r}")
-
-
-def _literals(item: ast.expr) -> tuple[object, ...]:
-    if not isinstance(item, ast.Subscript):
-        return ()
-    value: Any = ast.literal_eval(item.slice)
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _accepts(item: ast.expr, value: object) -> bool:
-    if isinstance(item, ast.Name):
-        return type(value) is _SCALARS[item.id][1] and fits(value)
-    return any(_same(literal, value) for literal in _literals(item))
-
-
-def _described(item: ast.expr) -> str:
-    if isinstance(item, ast.Name):
-        return _SCALARS[item.id][0]
-    return either([shown(literal) for literal in _literals(item)])
-
-
-def _same(choice: object, value: object) -> bool:
-    # True == 1 in Python, not in a policy.
-    return type(choice) is type(value) and choice == value
-
-
-def either(parts: list[str]) -> str:
-    """The parts as alternatives: `a, b or c`."""
-    return " or ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
-
-
-def fits(value: object) -> bool:
-    """Whether a number is finite and, as TOML demands of integers, has at most 64 bits."""
-    if isinstance(value, int):
-        return -(2**63) <= value < 2**63
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def shown(value: object) -> str:
-    """A value as a policy writes it, long ones cut."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'"{value}"' if len(value) <= 60 else f'"{value[:57]}..."'
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, list | tuple):
-        return "a list"
-    if isinstance(value, int) and not fits(value):
-        return "a number of more than 64 bits"
-    return str(value)

@@ -61,6 +61,11 @@ class Extent:
 class Places(Protocol):
     """Finds the place of a key and of a value."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that spans name, in reading order."""
+        ...
+
     def key(self, path: KeyPath) -> Place:
         """The place of the key, or of the table header, at `path`."""
         ...
@@ -73,6 +78,8 @@ class Places(Protocol):
 @dataclass(frozen=True)
 class DictPlaces:
     """Key paths such as `quantize[0].where`, for a policy without a text."""
+
+    files: tuple[str, ...] = ()
 
     def key(self, path: KeyPath) -> Place:
         steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
@@ -97,6 +104,10 @@ class TextPlaces:
     text: str
     keys: dict[KeyPath, Extent]
     values: dict[KeyPath, Extent]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.file,)
 
     def key(self, path: KeyPath) -> Place:
         return self._span(self.keys.get(path) or self.values.get(path))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
 from effc.diagnostics import PolicyError
@@ -28,6 +29,13 @@ from effc.spec.places import Place
 PLAIN = "a plain number"
 BYTES = "bytes"
 PERCENT = "a percentage"
+
+_IN_WORDS = {
+    "": 'a quantity, for example "max(256, 25% of tokens)"',
+    BYTES: 'bytes with a unit, for example "3 GiB"',
+    PERCENT: 'a percentage, for example "25%"',
+    PLAIN: PLAIN,
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,17 @@ class Quantity:
         except _Mismatch as mismatch:
             raise PolicyError("E0207", str(mismatch), where=span) from None
 
+    @classmethod
+    def of(cls, number: float) -> Quantity:
+        """A plain number, which must be finite."""
+        # By way of the shortest text: 0.1 is a tenth, not the nearest binary fraction.
+        return cls(Number(Decimal(repr(number + 0))), PLAIN)  # + 0: there is no -0 in the language
+
+    def counts(self, dimension: str) -> bool:
+        """Whether this can be an amount of `dimension`; of tokens, layers, ... a number can."""
+        bare = self.dimension == PLAIN and dimension not in (BYTES, PERCENT)
+        return not dimension or self.dimension == dimension or bare
+
     @property
     def needs(self) -> tuple[str, ...]:
         """The names that `evaluate` must be given."""
@@ -85,6 +104,12 @@ class Quantity:
 
     def __str__(self) -> str:
         return str(self.expression)
+
+
+def in_words(dimension: str) -> str:
+    """What a value of this dimension is, with an example; any quantity for no dimension."""
+    counted = f'a number of {dimension}, for example "25% of {dimension}"'
+    return _IN_WORDS.get(dimension, counted)
 
 
 class _Mismatch(Exception):

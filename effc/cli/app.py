@@ -1,42 +1,98 @@
-"""The commands in one place, and how the process ends."""
+"""The commands in one place, and how the process ends.
+
+A command's module is imported when that command runs, so that `effc --help` and `effc check` do not
+pay for the others.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from effc.cli.check import check
-from effc.cli.compile import compile_
 from effc.cli.frame import guarded
-from effc.cli.inspect import inspect
-from effc.cli.methods import methods
 from effc.cli.output import print_error
-from effc.cli.run import run
-from effc.cli.show import show
 from effc.diagnostics import EffcError, ExitCode
 from effc.settings import version
 
+# Command -> (its function as "module:function", one line of help), in the order of `effc --help`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "compile": (
+        "effc.cli.compile:compile_",
+        "Compile a model under a policy into an artifact.",
+    ),
+    "run": ("effc.cli.run:run", "Continue a prompt."),
+    "plan": ("effc.cli.plan:plan", "Show what a policy would do to a model, and at what cost."),
+    "check": ("effc.cli.check:check", "Check a policy file."),
+    "verify": (
+        "effc.cli.verify:verify",
+        "Measure an artifact against the original model, and check its gates.",
+    ),
+    "bench": ("effc.cli.bench:bench", "Measure how fast an artifact is."),
+    "export": ("effc.cli.export:export", "Write an artifact for another runtime."),
+    "inspect": (
+        "effc.cli.inspect:inspect",
+        "Show the sites of a model: where rules of a policy can act.",
+    ),
+    "show": ("effc.cli.show:show", "Show what is in an artifact."),
+    "explain": ("effc.cli.explain:explain", "Explain an error code, a method or a pass."),
+    "diff": (
+        "effc.cli.diff:diff",
+        "Compare two artifacts: policy, versions, programs, weights, cache, figures.",
+    ),
+    "methods": ("effc.cli.methods:methods", "List the methods, or describe one."),
+    "doctor": ("effc.cli.doctor:doctor", "Say what this machine can do."),
+    "schema": ("effc.cli.schema:schema", "Print the JSON schema of policies, for editors."),
+}
+
+_STYLE: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name, each built when it is first asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        location, _ = COMMANDS[name]
+        module, _, function = location.partition(":")
+        single = typer.Typer(**_STYLE)
+        single.command(name)(guarded(getattr(import_module(module), function)))
+        return typer.main.get_command(single)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _LazyGroup(TyperGroup):
+    """`effc` itself: knows the names of its commands without having imported them."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.commands = _Commands()  # type: ignore[assignment]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list of commands in `effc --help`."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
 app = typer.Typer(
     name="effc",
+    cls=_LazyGroup,
     help="An efficiency compiler for trained models.",
-    add_completion=False,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    **_STYLE,
 )
-
-for name, command in (
-    ("compile", compile_),
-    ("run", run),
-    ("inspect", inspect),
-    ("show", show),
-    ("check", check),
-    ("methods", methods),
-):
-    app.command(name)(guarded(command))
 
 
 def _print_version(wanted: bool) -> None:

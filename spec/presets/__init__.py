@@ -1,17 +1,20 @@
-"""Policies that ship with effc: ordinary policy files, to use as they are or to copy."""
+"""Policies that ship with effc: ordinary policy files, to use as they are, to combine, to copy.
+
+`--preset int4 --preset gated` reads both, one after the other; `effc.spec.fragments` says how.
+"""
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 from effc.diagnostics import PolicyError, did_you_mean
 
+FOLDER = Path(__file__).parent
+
 
 def names() -> tuple[str, ...]:
     """The presets, in alphabetical order."""
-    entries = (entry.name for entry in files(__name__).iterdir())
-    return tuple(sorted(name.removesuffix(".toml") for name in entries if name.endswith(".toml")))
+    return tuple(sorted(file.stem for file in FOLDER.glob("*.toml")))
 
 
 def path(name: str) -> Path:
@@ -21,5 +24,6 @@ def path(name: str) -> Path:
         PolicyError: E0210: there is no such preset.
     """
     if name not in names():
-        raise PolicyError("E0210", f"no preset {name!r}", help=did_you_mean(name, names()))
-    return Path(str(files(__name__) / f"{name}.toml"))
+        message, help = f"there is no preset {name!r}", did_you_mean(name, names())
+        raise PolicyError("E0210", message, where=f"--preset {name}", help=help)
+    return FOLDER / f"{name}.toml"

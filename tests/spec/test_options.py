@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import pytest
 
-from effc.diagnostics import InternalError
+from effc.diagnostics import InternalError, PolicyError, Span
 from effc.spec.schema import (
     REQUIRED,
     MethodTable,
     OptionError,
     OptionInfo,
+    Quantity,
+    amount,
     method_info_from_dataclass,
 )
 
@@ -115,6 +119,86 @@ def test_choices_come_before_the_type() -> None:
 def test_integer_becomes_the_float_that_is_asked_for() -> None:
     value = OptionInfo("x", "float").convert(1)
     assert isinstance(value, float) and value == 1
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """A method with amounts."""
+
+    budget: Quantity = amount("25% of tokens", "tokens", "tokens per head")
+    memory: Quantity | Literal["all"] = field(kw_only=True, metadata={"dimension": "bytes"})
+    sinks: int | Quantity = amount(4, "")
+
+
+def test_amounts_are_described_by_their_texts() -> None:
+    budget, memory, sinks = method_info_from_dataclass(Budgeted).options
+    assert (budget.type, budget.default, budget.help) == (
+        "Quantity",
+        "25% of tokens",
+        "tokens per head",
+    )
+    assert budget.expected == 'a number of tokens, for example "25% of tokens"'
+    assert memory.default is REQUIRED
+    assert memory.expected == 'bytes with a unit, for example "3 GiB" or "all"'
+    assert sinks.expected.startswith("an integer or a quantity")
+    made = Budgeted(memory="all")
+    assert (made.budget, made.sinks) == (Quantity.parse("25% of tokens"), Quantity.of(4))
+
+
+@pytest.mark.parametrize(
+    ("type_", "dimension", "value", "expected"),
+    [
+        ("Quantity", "tokens", "25% of tokens", Quantity.parse("25% of tokens")),
+        ("Quantity", "tokens", 64, Quantity.of(64)),
+        ("Quantity", "tokens", 0.5, Quantity.of(0.5)),
+        ("Quantity", "", "25%", Quantity.parse("25%")),
+        ("Quantity | Literal['all']", "tokens", "all", "all"),
+        ("int | Quantity", "tokens", 64, 64),
+        ("int | Quantity", "tokens", 6.5, Quantity.of(6.5)),
+    ],
+)
+def test_accepted_amount(type_: str, dimension: str, value: object, expected: object) -> None:
+    assert OptionInfo("x", type_, dimension=dimension).convert(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value"),
+    [
+        ("tokens", "25% of layers"),
+        ("tokens", "25%"),
+        ("bytes", 1024),
+        ("a percentage", "0.25"),
+        ("a plain number", "3 GiB"),
+        ("tokens", True),
+        ("tokens", float("inf")),
+        ("tokens", 2**63),
+        ("tokens", ["64"]),
+    ],
+)
+def test_refused_amount(dimension: str, value: object) -> None:
+    with pytest.raises(OptionError):
+        OptionInfo("x", "Quantity", dimension=dimension).convert(value)
+
+
+def test_an_amount_that_cannot_be_read_is_marked_inside_its_text() -> None:
+    place = Span("p.toml", 1, 10, 14, 'budget = "25% of token"')
+    with pytest.raises(PolicyError) as caught:
+        OptionInfo("x", "Quantity", dimension="tokens").convert("25% of token", place)
+    assert (caught.value.code, str(caught.value.where)) == ("E0207", "p.toml:1:18")
+
+
+def test_describing_amounts_loads_no_lark() -> None:
+    code = (
+        "import sys\n"
+        "from dataclasses import make_dataclass\n"
+        "from effc.spec.schema import Quantity, amount, method_info_from_dataclass\n"
+        "cls = make_dataclass('M', [('x', Quantity, amount('25% of tokens', 'tokens'))])\n"
+        "assert method_info_from_dataclass(cls).options[0].default == '25% of tokens'\n"
+        "assert 'lark' not in sys.modules\n"
+        "cls()\n"
+        "assert 'lark' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("type_", ["list[int]", "Tensor", "int |", "dict"])

@@ -6,16 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from effc.diagnostics import PolicyError, Span
-from effc.spec import presets
+from effc.diagnostics import Span
 from effc.spec.parse import dump_policy, load_policy, parse_policy, policy_from_dict
 from effc.spec.quantity import Quantity
 from effc.spec.schema import (
-    DTYPES,
     VERSION,
     MethodTable,
     Policy,
@@ -141,97 +135,6 @@ def test_dump_is_canonical_text() -> None:
         '[[quantize]]\nwhere = "linear or embedding"\nmethod = "rtn"\nbits = 8\ngroup = "row"\n\n'
         '[[quantize]]\nwhere = "name(\\"*.mlp.*\\") and layer in 2..-3"\nmethod = "calibrated"\n'
         "optional = true\nsamples = 16\ndamping = 1.0\n"
-    )
-
-
-_POSITIVE = st.integers(1, 2**63 - 1)
-_FLOATS = st.floats(0, allow_nan=False, allow_infinity=False)
-_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
-_PATTERNS = st.builds(
-    lambda text: Selector.parse('name("' + text.replace("\\", "\\\\").replace('"', '\\"') + '")'),
-    _TEXTS,
-)
-_SELECTORS = _PATTERNS | st.sampled_from(
-    ["all", "linear and not (experts or norm)", "layer in 2..-3", "name(/a\\/b\\d/) or width > 1.5"]
-).map(Selector.parse)
-_MEMORY = st.sampled_from(["3 GiB", "max(1 GB, 512 MiB * 3)", "0.5 KiB"]).map(Quantity.parse)
-_DEVICES = st.sampled_from(["cpu", "cuda", "cuda:sm80", "cuda:sm100"])
-_TARGETS = st.builds(
-    TargetSpec,
-    device=_DEVICES,
-    memory=st.none() | _MEMORY,
-    context=st.none() | _POSITIVE,
-    batch=_POSITIVE,
-    dtype=st.none() | st.sampled_from(DTYPES),
-    threads=st.none() | _POSITIVE,
-    allow_reference=st.booleans(),
-)
-_QUALITIES = st.builds(
-    QualitySpec,
-    data=st.none() | _TEXTS,
-    tokens=_POSITIVE,
-    max_kl=st.none() | _FLOATS,
-    max_perplexity_ratio=st.none() | _FLOATS,
-)
-_RTN = st.fixed_dictionaries(
-    {},
-    optional={
-        "bits": st.sampled_from([4, 8]),
-        "group": st.sampled_from([16, 4096, "row"]),
-        "symmetric": st.booleans(),
-        "activations": st.sampled_from(["source", "int8"]),
-    },
-)
-_CALIBRATED = st.fixed_dictionaries(
-    {"samples": st.integers(-(2**63), 2**63 - 1)},
-    optional={"damping": st.floats(allow_nan=False, allow_infinity=False)},
-)
-_RULES = st.one_of(
-    st.tuples(_SELECTORS, st.just("rtn"), _RTN, st.booleans()),
-    st.tuples(_SELECTORS, st.just("calibrated"), _CALIBRATED, st.booleans()),
-)
-_POLICIES = st.builds(
-    lambda target, quality, rules: Policy(
-        target=target,
-        quality=quality,
-        quantize=tuple(
-            QuantizeRule(*rule, index=index)  # type: ignore[arg-type]
-            for index, rule in enumerate(rules)
-        ),
-    ),
-    _TARGETS,
-    st.none() | _QUALITIES,
-    st.lists(_RULES, max_size=3),
-)
-
-
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(policy=_POLICIES)
-def test_dump_parses_to_an_equal_policy(policy: Policy, methods: MethodTable) -> None:
-    text = dump_policy(policy)
-    parsed = parse_policy(text, methods=methods)
-    assert parsed == policy
-    assert dump_policy(parsed) == text
-
-
-@pytest.mark.parametrize("name", presets.names())
-def test_presets_are_policies(name: str, methods: MethodTable) -> None:
-    policy = load_policy(presets.path(name), methods)
-    assert policy.text.startswith("# ")
-    (rule,) = policy.quantize
-    assert str(rule.where) == "linear or embedding"
-    assert rule.options["bits"] == int(name.removeprefix("int"))
-
-
-def test_preset_names() -> None:
-    assert presets.names() == ("int4", "int8")
-
-
-def test_unknown_preset() -> None:
-    with pytest.raises(PolicyError) as caught:
-        presets.path("int3")
-    assert str(caught.value) == (
-        "error[E0210]: no preset 'int3'\nhelp: did you mean 'int8'? allowed: int4, int8"
     )
 
 

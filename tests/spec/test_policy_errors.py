@@ -119,7 +119,7 @@ zzz = 1
 policy.toml:3:1: error[E0202]: unknown key 'zzz' in [quality]
     3 | zzz = 1
       | ^^^
-help: allowed: data, max_kl, max_perplexity_ratio, tokens""",
+help: allowed: data, max_kl, max_perplexity_ratio, max_time_ratio, min_top1, tokens""",
     ),
     (
         "rules in one bracket",
@@ -161,7 +161,7 @@ bit = 4
 policy.toml:5:1: error[E0203]: unknown option 'bit' for method "rtn"
     5 | bit = 4
       | ^^^
-help: did you mean 'bits'? allowed: activations, bits, group, method, optional, symmetric, where""",
+help: did you mean 'bits'? allowed: activations, bits, gate, group, method, optional, symmetric, where""",
     ),
     (
         "unknown method",
@@ -541,26 +541,40 @@ where = "attention"
 method = "tri"
 """,
         """\
-policy.toml:2:3: error[E0212]: no method is built yet for [[kv]]
-    2 | [[kv]]
-      |   ^^
-help: remove the rule""",
+policy.toml:4:10: error[E0212]: no method is registered for [[kv]]: this version of effc has none
+    4 | method = "tri"
+      |          ^^^^^
+help: remove it, or install a package that adds one (entry point "kv.NAME" of the group "effc.methods")""",
     ),
     (
-        "table not built yet",
+        "draft without methods",
         """\
 version = 1
 [draft]
 verify = "exact"
 """,
         """\
-policy.toml:2:2: error[E0212]: [draft] is not built yet
+policy.toml:2:2: error[E0212]: no method is registered for [draft]: this version of effc has none
     2 | [draft]
       |  ^^^^^
-help: remove the table""",
+help: remove it, or install a package that adds one (entry point "draft.NAME" of the group "effc.methods")""",
     ),
     (
-        "key not built yet",
+        "a search for the method",
+        """\
+version = 1
+[[quantize]]
+where = "linear"
+method = "auto"
+""",
+        """\
+policy.toml:4:10: error[E0212]: method = "auto" asks for a search, which this version does not have
+    4 | method = "auto"
+      |          ^^^^^^
+help: name a method of [[quantize]]: calibrated, rtn""",
+    ),
+    (
+        "a gate without a bound",
         """\
 version = 1
 [[quantize]]
@@ -569,10 +583,10 @@ method = "rtn"
 gate = "revert"
 """,
         """\
-policy.toml:5:1: error[E0212]: 'gate' is not built yet
+policy.toml:5:8: error[E0211]: gate = "revert" has no bound to hold the rule to
     5 | gate = "revert"
-      | ^^^^
-help: remove the key""",
+      |        ^^^^^^^^
+help: set max_kl, max_perplexity_ratio, min_top1 or max_time_ratio in [quality], or remove the gate""",
     ),
     (
         "several mistakes, in the order of the text",

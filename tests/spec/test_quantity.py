@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from fractions import Fraction
 from math import ceil
 
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effc.diagnostics import PolicyError, Span
-from effc.spec.quantity import Quantity
+from effc.spec.arithmetic import FUNCTIONS, UNITS
+from effc.spec.quantity import BYTES, PERCENT, PLAIN, Quantity
 
 COUNTS = {"tokens": 1000, "layers": 24, "heads": 14, "weights": 7}
 
@@ -60,8 +62,14 @@ def test_value_and_canonical_text_agree_with_python(text: str) -> None:
         assert quantity.evaluate(COUNTS) == expected
 
 
+TOKENS = [
+    *UNITS, *FUNCTIONS, *COUNTS, "layer", "of", "and", "(", ")", "..", "+", "-", "*", "/", "%", ",",
+    "0", "12", "3.5", "25%", "1_000", "9" * 5000, "gib", "\n", "$", "\u00e9", "\\", '"x"',
+]  # fmt: skip
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.text(max_size=30))
+@given(st.text(max_size=30) | st.lists(st.sampled_from(TOKENS), max_size=12).map(" ".join))
 def test_any_text_parses_or_is_refused_with_a_place(text: str) -> None:
     try:
         quantity = Quantity.parse(text)
@@ -70,6 +78,8 @@ def test_any_text_parses_or_is_refused_with_a_place(text: str) -> None:
         assert error.where is None or isinstance(error.where, Span)
     else:
         assert Quantity.parse(str(quantity)) == quantity
+        with suppress(PolicyError):  # no value: a divisor of zero, or more than a float holds
+            assert isinstance(quantity.evaluate(COUNTS), float)
 
 
 @pytest.mark.parametrize(
@@ -137,3 +147,27 @@ def test_evaluate_names_the_missing_count() -> None:
 
 def test_needs_lists_each_name_once() -> None:
     assert Quantity.parse("max(25% of tokens, tokens / 8)").needs == ("tokens",)
+
+
+@pytest.mark.parametrize("number", [0, 64, -3, 2**63 - 1, 0.1, -0.0, 1e-7, 1e300, -2.5])
+def test_plain_number_is_the_same_as_its_text(number: float) -> None:
+    quantity = Quantity.of(number)
+    assert quantity.dimension == PLAIN
+    assert quantity.evaluate() == float(number)
+    assert Quantity.parse(str(quantity)) == quantity
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("64", {"", PLAIN, "tokens", "layers"}),
+        ("25% of tokens", {"", "tokens"}),
+        ("max(256, tokens / 4)", {"", "tokens"}),
+        ("25%", {"", PERCENT}),
+        ("3 GiB", {"", BYTES}),
+    ],
+)
+def test_what_a_quantity_counts(text: str, allowed: set[str]) -> None:
+    dimensions = ("", PLAIN, PERCENT, BYTES, "tokens", "layers")
+    quantity = Quantity.parse(text)
+    assert {dimension for dimension in dimensions if quantity.counts(dimension)} == allowed

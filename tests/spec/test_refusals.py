@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effc.diagnostics import PolicyError
-from effc.spec.parse import PolicyErrors, load_policy, parse_policy, policy_from_dict
+from effc.spec.parse import (
+    PolicyErrors,
+    dump_policy,
+    load_policy,
+    parse_policy,
+    policy_from_dict,
+)
 from effc.spec.schema import MethodTable
 
 
@@ -132,13 +138,24 @@ FRAGMENTS = [
     'method = "calibrated"', "samples = 3", "damping = 1", "bits = 8", "bits = [8, {a = 1}]",
     "group = 64", "group = 1979-05-27", 'memory = "1 GiB"', 'memory = "1 / 0 * 1 GiB"', "batch = 3",
     "a.b.c = 1", "target.batch = 2", "optional = true", "= 3", "'", "#", "",
+    "[[tokens]]", "[draft]", "[stream]", "[kv.store]", 'method = "window"', 'method = "auto"',
+    'method = "int8"', 'budget = "25% of tokens"', 'budget = "of 25%"', "budget = -1.5",
+    'store = { method = "int8", key_bits = 6 }', "store = { key_bits = [] }", "store = 1",
+    'gate = "fail"', "gate = {}", "max_kl = 1", "min_top1 = 2", 'drafters = ["a"]', "budget = nan",
+    'select = "ucb"', 'share = "5%"', 'verify = "loose"', 'weights = "host"', "version = [1]",
+    "drafters = [1]",
 ]  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
-@given(text=st.text(max_size=40) | st.lists(st.sampled_from(FRAGMENTS)).map("\n".join))
-def test_any_text_is_a_policy_or_refused(text: str, methods: MethodTable) -> None:
+TEXTS = st.lists(st.sampled_from(FRAGMENTS)).map("\n".join)
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(text=st.text(max_size=40) | TEXTS | TEXTS.map("version = 1\n{}".format))
+def test_any_text_is_a_policy_or_refused(text: str, everything: MethodTable) -> None:
     try:
-        parse_policy(text, methods=methods)
+        policy = parse_policy(text, methods=everything)
     except PolicyError as error:
         assert str(error)
+    else:
+        assert parse_policy(dump_policy(policy), methods=everything) == policy

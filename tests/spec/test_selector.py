@@ -210,6 +210,7 @@ def test_any_text_parses_or_is_refused_with_a_place(text: str) -> None:
         assert isinstance(error.where, Span)
     else:
         assert Selector.parse(str(parsed)) == parsed
+        assert isinstance(parsed.matches(Site()).ok, bool)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ projections) is converted by the library's own rules, when it is asked for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -131,11 +132,14 @@ def _open_pickled(path: Path) -> dict[str, Weight]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
+        # torch's own text advises to read the file unsafely.
+        code = re.search(r"(?i)unsupported global:? (?:GLOBAL )?(\S+)", str(error))
+        found = f"they name {code[1]}, which is code and no tensor" if code else "they are damaged"
         raise ModelError(
             "E0305",
-            f"the pickled weights cannot be read safely ({type(error).__name__}: {error})",
+            f"the pickled weights cannot be read safely: {found}",
             where=str(path),
-            help="convert them to safetensors",
+            help="convert them to safetensors on a machine where you trust them",
         ) from error
     return {k: Weight.of(v, f"{path.name}:{k}") for k, v in state.items() if torch.is_tensor(v)}
 

@@ -23,6 +23,7 @@ from effc.diagnostics import ModelError
 from effc.frontend import capture
 from effc.frontend.base import evaluating
 from effc.frontend.huggingface import checkpoint, encoder, interfaces
+from effc.frontend.huggingface.configuration import read_config
 from effc.frontend.huggingface.model import decoder_class, empty_model, refuse_uncacheable
 from effc.ir.program import InputSpec, ModelInfo, Program
 from effc.ir.weights import Weight, Weights
@@ -108,50 +109,6 @@ def load_module(model: Any, dtype: torch.dtype | None) -> Program:
         model.config._experts_implementation = experts
     program.info = _info(model.config, None, model.dtype, type(model).__name__)
     return program
-
-
-def read_config(folder: Path) -> Any:
-    """The model's configuration.
-
-    Raises:
-        ModelError: E0301 missing or unreadable, E0302 unknown architecture, E0303 remote code.
-    """
-    from transformers import AutoConfig
-
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelError(
-            "E0301",
-            "the folder has no config.json",
-            where=str(folder),
-            help="give the folder that save_pretrained wrote",
-        )
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        model_type = raw.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(
-            "E0301", f"config.json is no JSON object ({error})", where=str(path)
-        ) from (error)
-    try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    except Exception as error:
-        code, help = ("E0302", "update transformers, or use a supported architecture")
-        if "auto_map" in raw:
-            code, help = ("E0303", "effc never runs code from a model folder")
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            code, f"model_type {model_type!r} cannot be used ({reason})", where=str(path), help=help
-        ) from error
-    if quantization := raw.get("quantization_config"):
-        method = quantization.get("quant_method", "?") if isinstance(quantization, dict) else "?"
-        raise ModelError(
-            "E0302",
-            f"the checkpoint is already quantized ({method}), which cannot be imported yet",
-            where=str(path),
-            help="use the unquantized checkpoint",
-        )
-    return config
 
 
 def _checkpoint_dtype(config: Any, tensors: dict[str, Weight]) -> torch.dtype:
