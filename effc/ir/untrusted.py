@@ -21,7 +21,7 @@ MAX_ITEMS = 1_000_000
 INT64 = (-(2**63), 2**63 - 1)
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WEIGHT_NAME = re.compile(r"[A-Za-z0-9_./:#@-]+")
+_WEIGHT_NAME = re.compile(r"[A-Za-z0-9_./:#@~-]+")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 # The names that a printed stage uses for itself.
