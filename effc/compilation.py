@@ -54,6 +54,7 @@ class Compilation:
         journal: every rewrite, and near misses.
         bytes_before: of the weights, before any method acted.
         prediction: what was expected of this plan.
+        timed_prediction: the same for this machine and the tokens that were timed, if any were.
         quality: what the rewrite cost, see `effc.evaluate.measure`; None when nothing was measured.
         reverted: rules that a gate undid, each with its reason.
         report: ready for report.json.
@@ -69,6 +70,7 @@ class Compilation:
     journal: Journal
     bytes_before: int
     prediction: dict[str, Any]
+    timed_prediction: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None
     reverted: list[dict[str, Any]] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)

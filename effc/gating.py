@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from effc.compilation import Compilation, Planned
+from effc.cost.machine import measure_cpu
+from effc.cost.prediction import predict
 from effc.evaluate.fired import MethodUse
 from effc.evaluate.gates import refuse_unmeasurable
 from effc.evaluate.measure import Quality, measure, measure_outputs
@@ -75,9 +77,28 @@ def gated(
     settled = settle(policy, plan_of, build, measured, progress.line)
     done = variants[id(settled.program)]
     done.quality, done.reverted = settled.quality, settled.reverted
+    done.timed_prediction = _timed_prediction(planned, done)
     shares = _shares(planned, done, compare)
     done.verdicts = [replace(v, kl=shares.get(v.pass_name)) for v in done.verdicts]
     return done
+
+
+def _timed_prediction(planned: Planned, done: Compilation) -> dict[str, Any] | None:
+    """What was to be expected of the tokens that were timed, on this machine."""
+    timed = (done.quality or {}).get("timed")
+    if timed is None:
+        return None
+    target = replace(planned.policy.target, batch=1)
+    machine = measure_cpu() if planned.program.device == "cpu" else None
+    return predict(
+        planned.program,
+        planned.sites,
+        done.plan,
+        replace(planned.policy, target=target),
+        machine,
+        context=timed["prompt_tokens"] + timed["new_tokens"] // 2,
+        prompt=timed["prompt_tokens"],
+    )
 
 
 def _original(planned: Planned) -> Program:

@@ -69,9 +69,10 @@ def measure(
     found |= _layers(layers)
     found["time"] = None
     if timing:
-        prompt = max(text.rows, key=len)
-        runs = [_generation_run(subject, prompt) for subject in (first, second)]
+        prompt, new = _timed_tokens(first, text)
+        runs = [clock.generation_run(subject, prompt, new) for subject in (first, second)]
         found["time"] = clock.paired(*runs, rounds=rounds)
+        found["timed"] = {"prompt_tokens": len(prompt), "new_tokens": new}
     found |= _circumstances(first, second, counters)
     if greedy:
         found["fired"] = fired(second.program, methods, found["counters"]["rewritten"])
@@ -120,13 +121,13 @@ def _subject(model: Program | Subject, kernels: str) -> Subject:
     return model if isinstance(model, Subject) else Subject(model, kernels=kernels)
 
 
-def _generation_run(subject: Subject, row: Sequence[int]) -> clock.Run:
+def _timed_tokens(subject: Subject, text: EvaluationText) -> tuple[Sequence[int], int]:
     """The longest row as a prompt, as far as the context leaves room for answers."""
-    context = subject.program.info.context
+    row, context = max(text.rows, key=len), subject.program.info.context
     room = len(row) if context is None else max(1, context - clock.NEW_TOKENS)
     prompt = row[:room]
-    new = clock.NEW_TOKENS if context is None else min(clock.NEW_TOKENS, context - len(prompt))
-    return clock.generation_run(subject, prompt, new)
+    left = clock.NEW_TOKENS if context is None else context - len(prompt)
+    return prompt, min(clock.NEW_TOKENS, left)
 
 
 def _layers(errors: LayerErrors) -> Quality:

@@ -98,12 +98,17 @@ class GraphRewriter:
         return self._stamp(node, origin)
 
     def weight(self, name: str) -> fx.Node:
-        """Insert a read of weight `name`, which the program must hold."""
+        """Insert a read of weight `name`, which the program must hold.
+
+        The read belongs to no layer: several may share a weight.
+        """
         weight = self.program.weights[name]
         node = self.graph.create_node("get_attr", self.program.weights.ties.get(name, name))
         with self._mode:
             node.meta["val"] = torch.empty(weight.shape, dtype=weight.dtype)
-        return self._stamp(node, None)
+        self._stamp(node, None)
+        node.meta["layer"] = None
+        return node
 
     def add_weight(self, name: str, weight: Weight) -> None:
         """Add an entry to the program's state.

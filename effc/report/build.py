@@ -95,18 +95,17 @@ def _cache_at_context(program: Program, batch: int) -> int | None:
 
 
 def _prediction_error(done: Compilation, held: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Predicted bytes and decode time beside those of the compiled program.
-
-    Prefill is left out: its time is that of another number of tokens than was predicted for.
-    """
+    """Predicted bytes and times beside those of the compiled program."""
     if not done.prediction:
         return []
     names = ("weights_after", "cache_per_token", "cache_at_context")
     measured = {name: held[name] for name in names if held[name] is not None}
-    timed = ((done.quality or {}).get("time") or {}).get("decode")
-    if timed:
-        measured["decode_seconds"] = timed["rewritten_s"]
-    return compare_with_measured(done.prediction, measured)
+    errors = compare_with_measured(done.prediction, measured)
+    timed = (done.quality or {}).get("time")
+    if not timed or done.timed_prediction is None:
+        return errors
+    seconds = {f"{stage}_seconds": found["rewritten_s"] for stage, found in timed.items()}
+    return errors + compare_with_measured(done.timed_prediction, seconds)
 
 
 def _plan(plan: Plan) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class InsertCache(Pass):
 
     format: str = "fp32"
     page_size: int = 32
-    stores: Mapping[tuple[str, str], StoreMethod] = field(default_factory=dict)
+    stores: Mapping[tuple[str, str], StoreMethod] = field(default_factory=dict, hash=False)
 
     def requires(self, program: Program) -> None:
         """Every attention is causal self-attention, and nothing else mixes tokens."""

@@ -26,6 +26,7 @@ def compiled() -> Compilation:
     done = compile_model(ROOT / "examples" / "zoo" / "lm" / "checkpoint", POLICY)
     done.quality = copy.deepcopy(QUALITY)
     done.reverted = copy.deepcopy(REVERTED)
+    done.timed_prediction = done.prediction
     return done
 
 
