@@ -50,8 +50,10 @@ def test_a_report_has_every_part(
     )
     assert set(found) == {
         "text", "kl", "perplexity", "top1", "greedy", "layers", "time", "bytes", "counters",
-        "fired", "gates", "notes", "seconds",
+        "fired", "gates", "notes", "seconds", "timed",
     }  # fmt: skip
+    context = canonical.info.context or 0
+    assert found["timed"] == {"prompt_tokens": context - 32, "new_tokens": 32}
     assert found["text"] == {"label": text.label, "rows": 3, "tokens": 144}
     assert 0 < found["kl"]["mean"] < 0.1
     assert found["kl"]["mean"] <= found["kl"]["max"]

@@ -17,13 +17,28 @@ from tests.report.browser import Browser, find_chromium
 from tests.report.sample import QUALITY, REVERTED
 
 ROOT = Path(__file__).parents[2]
-POLICY = ROOT / "examples" / "policies" / "demo.toml"
+POLICY = """# Four bits per weight for everything that multiplies or looks up.
+
+version = 1
+
+[target]
+device = "cpu"
+dtype  = "float32"
+
+[[quantize]]
+where  = "linear or embedding"
+method = "rtn"
+bits   = 4
+group  = 32
+"""
 
 
 @pytest.fixture(scope="session")
-def compiled() -> Compilation:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compilation:
     """The reference model at four bits; what it cost is made up."""
-    done = compile_model(ROOT / "examples" / "zoo" / "lm" / "checkpoint", POLICY)
+    policy = tmp_path_factory.mktemp("policy") / "demo.toml"
+    policy.write_text(POLICY)
+    done = compile_model(ROOT / "examples" / "zoo" / "lm" / "checkpoint", policy)
     done.quality = copy.deepcopy(QUALITY)
     done.reverted = copy.deepcopy(REVERTED)
     done.timed_prediction = done.prediction
