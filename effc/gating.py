@@ -120,22 +120,16 @@ def _comparison(
     """A function that measures one variant against the original."""
     assert policy.quality is not None
     timing = policy.quality.max_time_ratio is not None
-    if not original.generates:
-        named = _named(inputs, original)
-        return lambda program, plan, quality: measure_outputs(
-            original,
-            program,
-            named,
-            quality=quality,
-            methods=MethodUse.of_steps(plan.steps),
-            timing=timing,
-        )
-    progress.step("preparing the evaluation text")
-    text = _text(original, policy, tokenizer)
-    return lambda program, plan, quality: measure(
+    if original.generates:
+        progress.step("preparing the evaluation text")
+        take: Any = measure
+        given: Any = _text(original, policy, tokenizer)
+    else:
+        take, given = measure_outputs, _named(inputs, original)
+    return lambda program, plan, quality: take(
         original,
         program,
-        text,
+        given,
         quality=quality,
         methods=MethodUse.of_steps(plan.steps),
         timing=timing,

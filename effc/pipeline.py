@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from effc.diagnostics import EffcError, PassError
 from effc.ir.journal import Journal
@@ -88,7 +89,7 @@ def lowering_passes(policy: Policy) -> list[Pass]:
     return [Bufferize(), SelectKernels(device, policy.target.allow_reference)]
 
 
-def _methods(plan: Plan, aspect: str) -> dict[SiteKey, object]:
+def _methods(plan: Plan, aspect: str) -> dict[SiteKey, Any]:
     """Site -> the method that the plan chose for one of its aspects."""
     return {
         (step.site.stage, step.site.node): registry.method(aspect, step.method)(**step.options)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effc.diagnostics import ArtifactError
-from effc.export.disk import cannot_write
+from effc.export.disk import cannot_write, require_folder
 
 _NAME_DIGITS = 12
 
@@ -66,29 +66,12 @@ def claim(out: Path, *, force: bool) -> Iterator[Output]:
     output = Output(Path(os.path.realpath(out)))
     if not output.path.name:
         raise _in_the_way(out, "it is the root of the file system")
-    _check_parent(output.path.parent)
+    require_folder(output.path.parent)
     with _locked(output):
         _put_back(output)
         if out.exists() or out.is_symlink():
             _check_replaceable(out, force)
         yield output
-
-
-def _check_parent(parent: Path) -> None:
-    if not parent.is_dir():
-        raise ArtifactError(
-            "E0103",
-            "the folder to write into does not exist",
-            where=str(parent),
-            help=f"make it first: mkdir -p {parent}",
-        )
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ArtifactError(
-            "E0103",
-            "the folder may not be written to",
-            where=str(parent),
-            help="change its permissions, or choose another place with -o",
-        )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,28 @@ from pathlib import Path
 from effc.diagnostics import ArtifactError
 
 
+def require_folder(folder: Path) -> None:
+    """Refuse to write into a folder that is not there or may not be written to.
+
+    Raises:
+        ArtifactError: E0103.
+    """
+    if not folder.is_dir():
+        raise ArtifactError(
+            "E0103",
+            "the folder to write into does not exist",
+            where=str(folder),
+            help=f"make it first: mkdir -p {folder}",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ArtifactError(
+            "E0103",
+            "the folder may not be written to",
+            where=str(folder),
+            help="change its permissions, or choose another place with -o",
+        )
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a new file and make it durable.
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from effc.diagnostics import ArtifactError
-from effc.export.disk import cannot_write, flush_folder
+from effc.export.disk import cannot_write, flush_folder, require_folder
 
 
 def check_files(paths: Iterable[Path], *, force: bool) -> None:
@@ -25,21 +25,7 @@ def check_files(paths: Iterable[Path], *, force: bool) -> None:
     """
     for path in paths:
         _check_place(path, force)
-        parent = Path(os.path.realpath(path)).parent
-        if not parent.is_dir():
-            raise ArtifactError(
-                "E0103",
-                "the folder to write into does not exist",
-                where=str(parent),
-                help=f"make it first: mkdir -p {parent}",
-            )
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise ArtifactError(
-                "E0103",
-                "the folder may not be written to",
-                where=str(parent),
-                help="change its permissions, or choose another place with -o",
-            )
+        require_folder(Path(os.path.realpath(path)).parent)
 
 
 def _check_place(path: Path, force: bool) -> None:
