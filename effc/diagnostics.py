@@ -14,6 +14,7 @@ Standard library only: `effc check` must start without torch.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -106,6 +107,18 @@ class Span:
         gutter = f"{self.line:>5} | "
         carets = " " * (self.column - 1) + "^" * max(1, self.length)
         return f"{gutter}{self.text}\n{' ' * (len(gutter) - 2)}| {carets}"
+
+
+_LONGEST_LINE = 200
+"""Generated JSON may be one line of megabytes; what is longer than this is not printed."""
+
+
+def json_place(error: Exception, file: str) -> Span | str:
+    """Where a JSON text stops being JSON; the file alone where that is not known."""
+    if not isinstance(error, json.JSONDecodeError):
+        return file
+    line = error.doc.split("\n")[error.lineno - 1]
+    return Span(file, error.lineno, error.colno, 1, line if len(line) <= _LONGEST_LINE else "")
 
 
 class EffcError(Exception):

@@ -57,9 +57,6 @@ class Builder:
 
     def kind(self, tokens: list[Token]) -> Kind:
         word = str(tokens[0])
-        if word in _RESERVED:
-            message = f"unexpected {word!r} in the selector"
-            raise Refusal(message, *extent(tokens[0]), "expected a condition")
         if word not in KINDS:
             raise unknown_word(tokens[0])
         return Kind(word)
@@ -71,9 +68,14 @@ class Builder:
         pattern = str(tokens[0])[1:-1]
         try:
             re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            message = f"not a regular expression: {error}"
-            raise Refusal(message, *extent(tokens[0])) from None
+        except re.error as error:
+            at = (tokens[0].start_pos or 0) + 1 + (error.pos or 0)
+            message = f"not a regular expression: {error.msg}"
+            help = "a backslash before a sign makes it an ordinary one"
+            raise Refusal(message, at, at + 1, help) from None
+        except (OverflowError, RecursionError):
+            message = "the regular expression is too long"
+            raise Refusal(message, *extent(tokens[0]), "split the rule in two") from None
         return NameIs(pattern, regex=True)
 
     def stage(self, tokens: list[Token]) -> StageIs:
@@ -122,12 +124,15 @@ def _unquoted(token: Token) -> str:
 
 def unknown_word(token: Token) -> Refusal:
     """A bare word that is no kind of site."""
-    known = (*KINDS, *ATTRIBUTES, "all", "name", "stage")
-    return Refusal(
-        f"unknown word {str(token)!r} in the selector",
-        *extent(token),
-        did_you_mean(str(token), known),
-    )
+    word = str(token)
+    if word in _RESERVED:
+        message = f"unexpected {word!r} in the selector"
+        return Refusal(message, *extent(token), "expected a condition")
+    if word == "kind":
+        help = "a kind is a condition by itself: " + ", ".join(KINDS)
+    else:
+        help = did_you_mean(word, (*KINDS, *ATTRIBUTES, "all", "name", "stage"))
+    return Refusal(f"unknown word {word!r} in the selector", *extent(token), help)
 
 
 def extent(token: Token) -> tuple[int, int]:

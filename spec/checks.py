@@ -130,7 +130,10 @@ def device(help: str) -> Key:
     def check(value: object, label: str, place: Place) -> str:
         if not isinstance(value, str) or not re.fullmatch(_DEVICE, value):
             expected = '"cpu", "cuda" or an architecture such as "cuda:sm90"'
-            raise wrong(label, expected, value, place)
+            message = f"{label} takes {expected}, found {shown(value)}"
+            gpu = str(value).lower().startswith(("cuda", "gpu", "nvidia"))
+            help = "did you mean 'cuda'?" if gpu else None
+            raise PolicyError("E0205", message, where=place, help=help)
         return value
 
     examples = ["cpu", "cuda", "cuda:sm90"]

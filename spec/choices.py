@@ -15,8 +15,18 @@ from effc.spec.schema import Choice, MethodTable
 from effc.spec.tables import SLOTS, Slot
 from effc.spec.wording import either, shown
 
+_EXAMPLES = {"where": '"linear"', "drafters": '["ngram"]', "store": '{ method = "int8" }'}
+"""A value for keys that a table cannot do without."""
+
 _SEARCHED = "auto"
 """The name that asks the planner to choose a method."""
+
+
+def _examples(known: Iterable[str]) -> dict[str, str]:
+    """Examples of keys, with a method that there is."""
+    return _EXAMPLES | {
+        key: f'"{name}"' for name in sorted(known)[:1] for key in ("method", "select")
+    }
 
 
 class Choices:
@@ -84,7 +94,8 @@ class Choices:
             if not known and not slot.alternatives:
                 self.no_method(slot.aspect, slot.label, path)
             elif not data.keys() & set(slot.alternatives):
-                self._missing((slot.key, *slot.alternatives), slot.label, path, given)
+                keys = (slot.key, *slot.alternatives) if known else slot.alternatives
+                self._missing(keys, slot.label, path, given, examples=_examples(known))
             return None
         name, path = data[slot.key], (*path, slot.key)
         if not isinstance(name, str) or not name:
@@ -120,6 +131,7 @@ class Choices:
         path: KeyPath,
         given: dict[str, Any],
         method: MethodInfo | None = None,
+        examples: Mapping[str, str] = _EXAMPLES,
     ) -> None:
         """Report once that one of `keys` is missing; if misspelt, it is taken out of `given`."""
         unknown = [name for name in given if method is None or method.option(name) is None]
@@ -130,7 +142,9 @@ class Choices:
                 self.found.at_key("E0202", message, (*path, misspelt), f"did you mean {key!r}?")
                 return
         message = f"{label} needs the key {either([repr(key) for key in keys])}"
-        self.found.at_key("E0208", message, path, f"add '{keys[0]} = ...'")
+        self.found.at_key(
+            "E0208", message, path, f"add {keys[0]} = {examples[keys[0]]}, for example"
+        )
 
     def _options(
         self, method: MethodInfo, given: Mapping[str, Any], path: KeyPath, own: Iterable[str]
@@ -142,7 +156,8 @@ class Choices:
             if option is None:
                 message = f'unknown option {key!r} for method "{method.name}"'
                 names = (*own, *(known.name for known in method.options))
-                self.found.at_key("E0203", message, (*path, key), did_you_mean(key, names))
+                help = did_you_mean(key, names) if method.options else "it has no options"
+                self.found.at_key("E0203", message, (*path, key), help)
             else:
                 with self._collecting(method, path, option.names):
                     options[key] = option.convert(value, self.found.places.value((*path, key)))

@@ -246,6 +246,17 @@ def expressions(condition: Condition) -> Iterator[Expression]:
             return
 
 
+def names_asked(condition: Condition) -> tuple[str, ...]:
+    """The patterns of all `name(...)` that a site should match."""
+    match condition:
+        case NameIs(pattern):
+            return (pattern,)
+        case And(operands) | Or(operands):
+            return tuple(name for operand in operands for name in names_asked(operand))
+        case _:
+            return ()
+
+
 def quoted(text: str) -> str:
     """The text as a string literal of the language."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

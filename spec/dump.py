@@ -46,9 +46,15 @@ def dump_policy(policy: Policy) -> str:
 
 
 def _changed(given: Settings, default: Settings) -> dict[str, object]:
-    names = [field.name for field in dataclasses.fields(given)]
+    names = [field.name for field in dataclasses.fields(given) if field.compare]
     values = {name: getattr(given, name) for name in names}
     return {name: value for name, value in values.items() if value != getattr(default, name)}
+
+
+def settings_text(target: TargetSpec) -> str:
+    """What `[target]` changes, on one line; empty where it changes nothing."""
+    changed = _changed(target, TargetSpec())
+    return ", ".join(f"{key} = {_value(value)}" for key, value in changed.items())
 
 
 def _rule(rule: Rule) -> dict[str, object]:

@@ -17,6 +17,7 @@ from effc.spec.checks import wrong
 from effc.spec.places import KeyPath, Place, Places
 from effc.spec.schema import VERSION
 from effc.spec.tables import RULES, TABLES
+from effc.spec.wording import shown
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -168,7 +169,9 @@ def _check_version(fragment: Fragment) -> None:
         raise PolicyError("E0208", message, where=fragment.places.key(()), help=remedy)
     version, place = fragment.data["version"], fragment.places.value(("version",))
     if not isinstance(version, int) or isinstance(version, bool):
-        raise wrong("'version'", "an integer", version, place)
+        help = f"write version = {VERSION}"
+        message = f"'version' takes an integer, found {shown(version)}"
+        raise PolicyError("E0205", message, where=place, help=help)
     if version != VERSION:
         message = f"version {version} of the policy language is not supported"
         remedy = f"this effc reads version {VERSION}"
@@ -200,8 +203,9 @@ def _parsed(override: str, places: _FlagPlaces) -> tuple[list[str], object]:
     path, equals, text = override.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
+        message = "a part of the key is empty" if equals else "there is a key, and no value for it"
         help = "write KEY=VALUE, for example --set target.context=4096"
-        raise PolicyError("E0101", "an override sets a key", where=places.label, help=help)
+        raise PolicyError("E0101", message, where=places.label, help=help)
     try:
         read = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from effc.diagnostics import PolicyError, Span, did_you_mean
-from effc.spec.arithmetic import UNITS, Expression, Number, names, walk
+from effc.spec.arithmetic import FUNCTIONS, UNITS, Expression, Number, names, walk
 from effc.spec.builder import Builder, Refusal, extent, unknown_word
 from effc.spec.conditions import ATTRIBUTES, KINDS, Condition, expressions
 from effc.spec.places import Place, narrowed
 from effc.spec.wording import either
 
 if TYPE_CHECKING:
-    from lark import Lark
+    from lark import Lark, Token
 
 Start = Literal["selector", "quantity"]
 
@@ -33,9 +33,20 @@ _EXAMPLES: dict[Start, str] = {
     "quantity": 'for example "3 GiB" or "25% of tokens"',
 }
 
+# Signs of other languages, and how this one says it.
+_INSTEAD = {
+    "=": "compare with '=='",
+    "&": "write 'and'",
+    "|": "write 'or'",
+    "!": "write 'not'",
+    "[": "write a range as 2..5, both ends included",
+}
+
 # What deepens the tree. The limit keeps every walk over it far from Python's recursion limit.
 _DEEPENING = re.compile(r"[-+*/(]|\bnot\b")
 _DEEPENING_LIMIT = 200
+
+_QUOTED = re.compile(r"""\s*("[^"]*"|'[^']*')""")
 
 _TERMINALS = {
     "_AND": "'and'",
@@ -125,20 +136,48 @@ def _syntax_refusal(start: Start, text: str, error: Any) -> Refusal:
 
     if isinstance(error, UnexpectedCharacters):
         at = error.pos_in_stream
-        hint = "compare with '=='" if text[at] == "=" else None
+        hint = _INSTEAD.get(text[at])
         return Refusal(f"unexpected {text[at]!r} in the {start}", at, at + 1, hint)
-    before = error.token_history[0] if error.token_history else None
+    before, token = error.token_history[0] if error.token_history else None, error.token
     if before is not None and before.type == "WORD" and before not in KINDS:
+        if token == "(":
+            return _unknown_function(before, (*FUNCTIONS, "name", "stage"))
         return unknown_word(before)
-    token = error.token
     if token.type == "$END":
         end = len(text.rstrip())
         return Refusal(f"the {start} ends too early", end, end, _hint(start, error.accepts))
     word = str(token)
-    if token.type == "WORD" and "UNIT" in error.accepts and start == "quantity":
-        return Refusal(f"unknown unit {word!r}", *extent(token), _nearest_unit(word))
+    if token.type == "WORD" and (refusal := _unexpected_word(start, text, token, error.accepts)):
+        return refusal
     hint = _hint(start, error.accepts, word)
+    if token.type == "COMPARE" and before is not None and before in ("name", "stage"):
+        compared = _QUOTED.match(text, extent(token)[1])
+        hint = _matched(str(before), word, compared[1] if compared else '"..."')
     return Refusal(f"unexpected {word!r} in the {start}", *extent(token), hint)
+
+
+def _matched(word: str, operator: str, text: str) -> str:
+    """How a comparison of a name is written."""
+    negation = "not " if operator == "!=" else ""
+    return f"a {word} is matched, not compared: write {negation}{word}({text})"
+
+
+def _unexpected_word(start: Start, text: str, token: Token, accepts: set[str]) -> Refusal | None:
+    """A word where the language knows some, and this is none of them."""
+    word = str(token)
+    if "UNIT" in accepts and start == "quantity":
+        return Refusal(f"unknown unit {word!r}", *extent(token), _nearest_unit(word))
+    if "NUMBER" not in accepts or "WORD" in accepts:
+        return None
+    if text[extent(token)[1] :].lstrip().startswith("("):
+        return _unknown_function(token)
+    meant = did_you_mean(word, (*_NAMES[start], *FUNCTIONS))
+    return Refusal(f"unknown word {word!r} in the {start}", *extent(token), meant)
+
+
+def _unknown_function(token: Token, known: tuple[str, ...] = FUNCTIONS) -> Refusal:
+    word = str(token)
+    return Refusal(f"unknown function {word!r}", *extent(token), did_you_mean(word, known))
 
 
 def _nearest_unit(word: str) -> str:
@@ -175,5 +214,7 @@ def _check_names(start: Start, text: str, tree: Condition | Expression) -> None:
     if start == "selector":
         for node in (node for part in parts for node in walk(part)):
             if isinstance(node, Number) and node.unit:
+                found = re.search(rf"{node.value}\s*{node.unit}", text)
                 message = f"a selector compares plain numbers, not '{node}'"
-                raise Refusal(message, 0, len(text))
+                help = "params counts single weights, the others count what they are called"
+                raise Refusal(message, *(found.span() if found else (0, len(text))), help)

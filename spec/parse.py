@@ -9,14 +9,13 @@ The values come from `tomllib`, their places from `effc.spec.places`; all pieces
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from effc.diagnostics import PolicyError, Span
+from effc.diagnostics import PolicyError, nearest
 from effc.spec import presets as shipped
 from effc.spec.dump import dump_policy
 from effc.spec.findings import PolicyErrors
@@ -24,10 +23,9 @@ from effc.spec.fragments import Fragment, merge
 from effc.spec.places import DictPlaces, scan
 from effc.spec.reader import read_policy
 from effc.spec.schema import VERSION, MethodTable, Policy
+from effc.spec.toml_errors import toml_error
 
 __all__ = ["PolicyErrors", "dump_policy", "load_policy", "parse_policy", "policy_from_dict"]
-
-_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 def load_policy(
@@ -115,7 +113,7 @@ def _from_text(text: str, file: str) -> Fragment:
     except RecursionError:
         raise PolicyError("E0201", "lists are nested too deeply", where=file) from None
     except ValueError as error:
-        raise _toml_error(str(error), text, file) from None
+        raise toml_error(str(error), text, file) from None
 
 
 def _from_dict(data: Mapping[str, object]) -> Fragment:
@@ -137,9 +135,12 @@ def _plain(value: object) -> object:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        content = Path(path).read_bytes()
+        if b"\0" in content:
+            raise _unreadable(path, "it is no text", "give the path of a TOML file")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise _unreadable(path, "there is no such file", "give the path of a TOML file") from None
+        raise _unreadable(path, "there is no such file", _nearby(Path(path))) from None
     except IsADirectoryError:
         raise _unreadable(path, "it is a folder", "name the policy file in it") from None
     except UnicodeDecodeError as error:
@@ -151,18 +152,11 @@ def _read(path: str) -> str:
         raise _unreadable(path, str(error)) from None
 
 
+def _nearby(path: Path) -> str:
+    """What the user may have meant."""
+    near = nearest(path.name, [file.name for file in path.parent.glob("*.toml")])
+    return f"did you mean '{path.with_name(near)}'?" if near else "give the path of a TOML file"
+
+
 def _unreadable(path: str, reason: str, help: str | None = None) -> PolicyError:
     return PolicyError("E0210", f"the policy cannot be read: {reason}", where=path, help=help)
-
-
-def _toml_error(reason: str, text: str, file: str) -> PolicyError:
-    """E0201 at the place that tomllib's text ends with."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    found = _TOML_PLACE.search(reason)
-    if found and found[1]:
-        line, column = int(found[1]), int(found[2])
-    else:
-        line, column = len(lines), len(lines[-1]) + 1
-    reason = _TOML_PLACE.sub("", reason)
-    message = f"not valid TOML: {reason[:1].lower()}{reason[1:]}"
-    return PolicyError("E0201", message, where=Span(file, line, column, 1, lines[line - 1]))

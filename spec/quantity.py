@@ -66,7 +66,8 @@ class Quantity:
         try:
             return cls(expression, _dimension(expression))
         except _Mismatch as mismatch:
-            raise PolicyError("E0207", str(mismatch), where=span) from None
+            help = "bytes go with bytes, tokens with tokens; plain numbers scale them"
+            raise PolicyError("E0207", str(mismatch), where=span, help=help) from None
 
     @classmethod
     def of(cls, number: float) -> Quantity:

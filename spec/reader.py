@@ -77,7 +77,10 @@ class _Reader:
         if table is None:
             return None
         self.found.refuse_unknown(table.keys() - keys.keys(), (name,), keys)
-        return cls(**self.found.checked(table, (name,), keys, f"[{name}]"))
+        values = self.found.checked(table, (name,), keys, f"[{name}]")
+        if "memory" in values:
+            values["memory_span"] = self.found.places.value((name, "memory"))
+        return cls(**values)
 
     def stream(self) -> StreamSpec | None:
         """`[stream]`, which needs something registered that streams."""

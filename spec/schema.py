@@ -83,6 +83,7 @@ class TargetSpec:
         dtype: dtype of what is not compressed; None keeps the checkpoint's.
         threads: CPU threads; None lets the runtime choose.
         allow_reference: accept the reference where a registered faster kernel cannot run here.
+        memory_span: the place of `memory`, for messages.
     """
 
     device: str = "cpu"
@@ -92,6 +93,7 @@ class TargetSpec:
     dtype: str | None = None
     threads: int | None = None
     allow_reference: bool = False
+    memory_span: Place = field(default="target.memory", compare=False)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ Selector.parse("linear and layer >= layers / 2").matches(site)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import TypeVar
 
-from effc.spec.conditions import Condition, Outcome, Site
+from effc.spec.conditions import Condition, Outcome, Site, names_asked
 from effc.spec.language import parse_selector
 from effc.spec.places import Place
 
@@ -65,17 +66,26 @@ class Selector:
         """The site that fails although most conditions hold, with the reason.
 
         Returns:
-            The first such site and the reason; None when no site fails.
+            Among equals the one whose name is most like a name asked for, else the first; with the
+            reason. None when no site fails.
         """
         checked = ((site, self.condition.check(site)) for site in sites)
         missed = [(site, outcome) for site, outcome in checked if not outcome.ok]
         if not missed:
             return None
-        site, outcome = max(missed, key=lambda miss: miss[1].satisfied)
+        most = max(outcome.satisfied for _, outcome in missed)
+        nearest = [(site, outcome) for site, outcome in missed if outcome.satisfied == most]
+        asked = names_asked(self.condition)
+        site, outcome = max(nearest, key=lambda miss: _likeness(miss[0].name, asked))
         return site, _reason(outcome)
 
     def __str__(self) -> str:
         return str(self.condition)
+
+
+def _likeness(name: str, asked: Sequence[str]) -> float:
+    """How much of a name stands in one of those asked for, 0 to 1."""
+    return max((SequenceMatcher(None, one, name).ratio() for one in asked), default=0.0)
 
 
 def _reason(outcome: Outcome) -> str:

@@ -16,7 +16,8 @@ from typer.core import TyperGroup
 
 from effc.cli.frame import guarded
 from effc.cli.output import print_error
-from effc.diagnostics import EffcError, ExitCode
+from effc.cli.usage import usage_error
+from effc.diagnostics import ExitCode
 from effc.settings import version
 
 # Command -> (its function as "module:function", one line of help), in the order of `effc --help`.
@@ -131,13 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Usage errors are click's; typer brings its own copy of click or not, by version.
         if not hasattr(error, "format_message"):
             raise
-        return _wrong_usage(error, as_json="--json" in given)
-
-
-def _wrong_usage(error: Exception, *, as_json: bool) -> int:
-    if as_json:
-        text = error.format_message()  # type: ignore[attr-defined]
-        print_error(EffcError("E0101", text, help="see `effc --help`"), as_json=True)
-    else:
-        error.show()  # type: ignore[attr-defined]
-    return ExitCode.INPUT
+        if not given:
+            error.show()  # type: ignore[attr-defined]  # the help text
+        else:
+            print_error(usage_error(error, given, COMMANDS), as_json="--json" in given)
+        return ExitCode.INPUT

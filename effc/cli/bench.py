@@ -33,7 +33,9 @@ Rounds = Annotated[int, typer.Option("--rounds", help="How often to measure.", m
 
 
 def bench(
-    artifact: Annotated[Path, typer.Argument(help="A folder that `effc compile` wrote.")],
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="A folder that `effc compile` wrote.")
+    ],
     against: Against = None,
     prompt_tokens: PromptTokens = None,
     new_tokens: NewTokens = None,
@@ -79,7 +81,7 @@ def _sizes(subject: Subject, prompt: int | None, new: int | None) -> dict[str, i
         raise GenerationError(
             "E0701",
             f"{prompt} prompt tokens and {new} new ones exceed the context of {context} tokens",
-            where=subject.program.info.source,
+            where="--prompt-tokens" if prompt >= context else "--new-tokens",
             help="lower --prompt-tokens or --new-tokens",
         )
     return {"prompt_tokens": prompt, "new_tokens": new}

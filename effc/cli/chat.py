@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from effc.diagnostics import ModelError
+from effc.diagnostics import ModelError, json_place
 
 if TYPE_CHECKING:
     from effc.ir.program import ModelInfo
@@ -21,12 +21,13 @@ CONFIG_FILE = "tokenizer_config.json"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
-def apply_chat_template(info: ModelInfo, prompt: str) -> str:
+def apply_chat_template(info: ModelInfo, prompt: str, place: str) -> str:
     """One message of a user as the text that a chat model expects.
 
     Args:
         info: the model, with the files that lie beside its tokenizer.
         prompt: what the user says.
+        place: the artifact, for messages.
 
     Raises:
         ModelError: E0309 when there is no template, or when it cannot be rendered.
@@ -34,7 +35,7 @@ def apply_chat_template(info: ModelInfo, prompt: str) -> str:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     config = _config(info)
-    template = _template(info, config)
+    template = _template(info, config, place)
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
@@ -47,10 +48,15 @@ def apply_chat_template(info: ModelInfo, prompt: str) -> str:
             messages=messages, add_generation_prompt=True, **special
         )
     except Exception as error:  # a template is a small program and may fail in any way
-        raise ModelError("E0309", f"the chat template fails: {error}", where=info.source) from error
+        raise ModelError(
+            "E0309",
+            f"the chat template fails: {error}",
+            where=place,
+            help="run without --chat, and write the prompt as the template would",
+        ) from error
 
 
-def _template(info: ModelInfo, config: dict[str, object]) -> str:
+def _template(info: ModelInfo, config: dict[str, object], place: str) -> str:
     if TEMPLATE_FILE in info.files:
         return info.files[TEMPLATE_FILE].read_text(encoding="utf-8")
     found = config.get("chat_template")
@@ -61,7 +67,7 @@ def _template(info: ModelInfo, config: dict[str, object]) -> str:
         raise ModelError(
             "E0309",
             "the model has no chat template",
-            where=info.source,
+            where=place,
             help="run without --chat",
         )
     return found
@@ -73,9 +79,12 @@ def _config(info: ModelInfo) -> dict[str, object]:
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(
-            "E0309", f"the file is not valid JSON: {error}", where=str(path)
+            "E0309",
+            f"{CONFIG_FILE} is no valid JSON",
+            where=json_place(error, str(path)),
+            help="compile the model again from an intact checkpoint, or run without --chat",
         ) from error
     return config if isinstance(config, dict) else {}
 

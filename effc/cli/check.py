@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    policy: Annotated[Path, typer.Argument(help="The policy file.")],
+    policy: Annotated[Path, typer.Argument(metavar="POLICY", help="The policy file.")],
     preset: PresetFlag = None,
     set: SetFlag = None,
     json: JsonFlag = False,
@@ -56,7 +56,7 @@ def _options(chosen: Mapping[str, Choice]) -> list[str]:
 
 def _settings(policy: Policy) -> list[str]:
     """What stands in the tables that appear once, a line each."""
-    lines: list[str] = []
+    lines = _target(policy)
     if policy.quality is not None:
         bounds = [f"{name} = {value:g}" for name, value in policy.quality.bounds().items()]
         lines.append(f"quality: {', '.join(bounds) or 'measured, without bounds'}")
@@ -66,6 +66,14 @@ def _settings(policy: Policy) -> list[str]:
     if policy.stream is not None:
         lines.append(f"stream: weights {policy.stream.weights}, kv {policy.stream.kv}")
     return lines
+
+
+def _target(policy: Policy) -> list[str]:
+    """What `[target]` changes."""
+    from effc.spec.dump import settings_text
+
+    changed = settings_text(policy.target)
+    return [f"target: {changed}"] if changed else []
 
 
 def _as_json(policy: Policy, rules: list[Rule]) -> dict[str, object]:

@@ -15,6 +15,7 @@ from effc.cli.frame import DebugFlag, JsonFlag
 from effc.cli.output import bytes_text, print_json
 from effc.cli.policy_flags import PresetFlag, SetFlag, SpecFlag
 from effc.cli.progress import peak_memory, shown_progress
+from effc.cli.summary import summary_lines
 from effc.cli.verdicts import VerdictTable, summary_warning
 from effc.diagnostics import EffcError
 from effc.export.claim import Output, claim
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def compile_(
-    model: Annotated[Path, typer.Argument(help="A Hugging Face folder.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face folder.")],
     out: Annotated[Path | None, typer.Option("--output", "-o", help="The folder to make.")] = None,
     spec: SpecFlag = None,
     preset: PresetFlag = None,
@@ -176,6 +177,8 @@ class _Result:
 
 def _print(result: _Result, table: VerdictTable) -> None:
     for line in table.missing(result.done.verdicts):
+        print(line)
+    for line in summary_lines(result.done.report):
         print(line)
     for note in result.notes:
         print(f"note: {note}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +16,8 @@ _SHOWN = 8
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(help="A folder that `effc compile` wrote.")],
-    b: Annotated[Path, typer.Argument(help="Another one.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="A folder that `effc compile` wrote.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
     text: Annotated[
         bool, typer.Option("--text", help="Print how the programs differ, line by line.")
     ] = False,
@@ -48,7 +48,7 @@ def _print(found: Mapping[str, Any]) -> None:
     for section in ("cache", "kernels", "facts", "versions", "notes", "figures", "times"):
         if found[section]:
             print()
-            rows = [(_cell(c["what"]), _cell(c["a"]), _cell(c["b"])) for c in found[section]]
+            rows = [_row(change) for change in found[section]]
             print_table((section, "a", "b"), rows)
 
 
@@ -70,12 +70,16 @@ def _print_weights(weights: Mapping[str, Any]) -> None:
         alone = weights[f"only_{side}"]
         if alone:
             total = bytes_text(sum(tensor["bytes"] for tensor in alone))
-            print(f"only in {side}: {len(alone)} tensors, {total}: {_names(alone)}")
+            print(f"only in {side}: {_count(alone)}, {total}: {_names(alone)}")
     for what in ("shape", "dtype", "values"):
         changed = [tensor for tensor in weights["changed"] if tensor["what"] == what]
         if changed:
             first = "" if what == "values" else f" ({changed[0]['a']} and {changed[0]['b']})"
-            print(f"other {what}: {len(changed)} tensors: {_names(changed)}{first}")
+            print(f"other {what}: {_count(changed)}: {_names(changed)}{first}")
+
+
+def _count(tensors: Sequence[object]) -> str:
+    return f"{len(tensors)} {'tensor' if len(tensors) == 1 else 'tensors'}"
 
 
 def _names(tensors: Iterable[Mapping[str, Any]]) -> str:
@@ -85,7 +89,14 @@ def _names(tensors: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _cell(value: object) -> str:
+def _row(change: Mapping[str, Any]) -> tuple[str, str, str]:
+    what = str(change["what"])
+    return what, _cell(change["a"], what), _cell(change["b"], what)
+
+
+def _cell(value: object, what: str) -> str:
     if value is None:
         return "(none)"
+    if what.startswith("bytes of") and isinstance(value, int):
+        return bytes_text(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

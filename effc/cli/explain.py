@@ -21,7 +21,10 @@ _WIDTH = 96
 
 def explain(
     topic: Annotated[
-        str | None, typer.Argument(help="An error code, a method, a pass or a rewrite rule.")
+        str | None,
+        typer.Argument(
+            metavar="[TOPIC]", help="An error code, a method, a pass or a rewrite rule."
+        ),
     ] = None,
     matrix: Annotated[
         bool, typer.Option("--matrix", help="Print which methods and targets go together.")

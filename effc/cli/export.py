@@ -13,7 +13,9 @@ from effc.diagnostics import EffcError
 
 
 def export(
-    artifact: Annotated[Path, typer.Argument(help="A folder that `effc compile` wrote.")],
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="A folder that `effc compile` wrote.")
+    ],
     to: Annotated[str, typer.Option("--to", help="The format: pt2 or mlir.")],
     out: Annotated[
         Path,
@@ -33,7 +35,7 @@ def export(
     from effc.runtime.loader import load_program
 
     if dialect is not None and to != "mlir":
-        raise EffcError("E0101", "--dialect goes with --to mlir only")
+        raise EffcError("E0101", "--dialect goes with --to mlir only", help="leave it out")
     chosen = exporter(to, **({} if dialect is None else {"dialect": dialect}))
     program = load_program(artifact)
     check_files(stage_files(program, out).values(), force=force)

@@ -16,7 +16,7 @@ _COLUMNS = ("kind", "shape", "params", "heads", "kv_heads", "width", "mask")
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A Hugging Face folder.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face folder.")],
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:

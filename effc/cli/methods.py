@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show one method with its options.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[METHOD]", help="Show one method with its options.")
+    ] = None,
     json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -72,9 +74,13 @@ def _usage(info: MethodInfo) -> str:
 
 
 def _default(option: OptionInfo) -> str:
+    """The default as a policy writes it; a dash where the option is unset."""
     from effc.spec.schema import REQUIRED
+    from effc.spec.wording import shown
 
-    return "required" if option.default is REQUIRED else str(option.default)
+    if option.default is REQUIRED:
+        return "required"
+    return "-" if option.default is None else shown(option.default)
 
 
 def _as_json(info: MethodInfo) -> dict[str, object]:

@@ -25,20 +25,29 @@ def print_error(error: EffcError, *, as_json: bool) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print `table_lines`."""
+    print("\n".join(table_lines(header, rows)))
+
+
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Rows in columns; numbers to the right, the last column as wide as it likes."""
     cells = [[*header], *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
-    for row in cells:
-        aligned = (
+    return [
+        "  ".join(
             cell.rjust(width) if to_right else cell.ljust(width)
             for cell, width, to_right in zip(row, widths, right, strict=True)
-        )
-        print("  ".join(aligned).rstrip())
+        ).rstrip()
+        for row in cells
+    ]
 
 
 def _is_number(cell: object) -> bool:
-    return isinstance(cell, int | float) or str(cell)[:1].isdigit() or cell == "-"
+    """Whether a cell counts something, perhaps with a sign or a bound, or has nothing to count."""
+    if isinstance(cell, int | float) or cell == "-":
+        return True
+    return str(cell).lstrip("+-≥ ")[:1].isdigit()
 
 
 def bytes_text(count: int) -> str:

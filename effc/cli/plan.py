@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: Annotated[Path, typer.Argument(help="A Hugging Face folder.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face folder.")],
     spec: SpecFlag = None,
     preset: PresetFlag = None,
     set: SetFlag = None,

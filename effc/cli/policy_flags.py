@@ -19,7 +19,7 @@ PresetFlag = Annotated[
     typer.Option(
         "--preset",
         metavar="NAME",
-        help="A policy that ships with effc, read before --spec; may be given several times.",
+        help="A policy that ships with effc, read before the policy; may be given several times.",
     ),
 ]
 

@@ -8,19 +8,25 @@ from typing import Any
 from effc.cli.output import bytes_text
 
 Quality = Mapping[str, Any]
+Lines = Iterator[tuple[str, str]]
 
 _WIDTH = 18
 
 
-def quality_lines(quality: Quality) -> list[str]:
-    """A quality report (`effc.evaluate.measure`), one line per part, in fixed order."""
-    lines: list[str] = []
-    for part in (_laws, _outputs, _layers, _sizes, _times, _evidence, _gates):
-        lines += [f"{name:<{_WIDTH}}{text}" for name, text in part(quality)]
-    return lines + [f"note: {note}" for note in quality.get("notes", ())]
+def quality_lines(quality: Quality, *, short: bool = False) -> list[str]:
+    """A quality report (`effc.evaluate.measure`), one line per part, in fixed order.
 
-
-Lines = Iterator[tuple[str, str]]
+    Args:
+        quality: the report.
+        short: leave out layers, sizes and the proof that methods acted; add the rules that a gate
+            undid, if "reverted" of the report is among the keys.
+    """
+    parts = (_laws, _outputs, _layers, _sizes, _times, _evidence, _gates)
+    chosen = (_laws, _outputs, _times, _reverted, _gates) if short else parts
+    lines = [line for part in chosen for line in part(quality)]
+    width = max([_WIDTH, *(len(name) + 2 for name, _ in lines)])
+    aligned = [f"{name:<{width}}{text}" for name, text in lines]
+    return aligned + [f"note: {note}" for note in quality.get("notes", ())]
 
 
 def _laws(quality: Quality) -> Lines:
@@ -28,11 +34,11 @@ def _laws(quality: Quality) -> Lines:
         return
     kl, perplexity, top1 = (quality[name] for name in ("kl", "perplexity", "top1"))
     yield "text", quality["text"]["label"]
-    yield "KL divergence", f"{_with_error(kl)} nats per token, at most {_number(kl['max'])}"
+    yield "KL divergence", f"{_with_error(kl)} nats per token, largest {_number(kl['max'])}"
     ratio = _with_error({"mean": perplexity["ratio"], "stderr": perplexity["ratio_stderr"]})
     before, after = _number(perplexity["original"]), _number(perplexity["rewritten"])
     yield "perplexity", f"{before} -> {after}, ratio {ratio}"
-    yield "top-1 agreement", f"{_with_error(top1)} of the tokens"
+    yield "top-1 agreement", f"{_percent(top1)} of the tokens"
     if greedy := quality.get("greedy"):
         yield (
             "greedy answers",
@@ -87,6 +93,11 @@ def _evidence(quality: Quality) -> Lines:
         yield entry["method"], f"{verdict}: {entry['evidence']}"
 
 
+def _reverted(quality: Quality) -> Lines:
+    for entry in quality.get("reverted", ()):
+        yield "reverted", f"{entry['rule']}, at {entry['place']}"
+
+
 def _gates(quality: Quality) -> Lines:
     from effc.evaluate.gates import describe
 
@@ -106,6 +117,13 @@ def seconds_text(seconds: float) -> str:
 def _with_error(estimate: Mapping[str, float | None]) -> str:
     error = estimate["stderr"]
     return _number(estimate["mean"]) + ("" if error is None else f" ± {error:.2g}")
+
+
+def _percent(estimate: Mapping[str, float | None]) -> str:
+    mean, error = estimate["mean"], estimate["stderr"]
+    if mean is None:
+        return "not a number"
+    return f"{100 * mean:.1f}" + ("" if error is None else f" ± {100 * error:.1f}") + " %"
 
 
 def _number(value: float | None) -> str:

@@ -41,7 +41,9 @@ Stop = Annotated[
 
 
 def run(
-    artifact: Annotated[Path, typer.Argument(help="A folder that `effc compile` wrote.")],
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="A folder that `effc compile` wrote.")
+    ],
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
     prompt_ids: PromptIds = None,
@@ -70,8 +72,10 @@ def run(
         "seed": seed,
         "stop_strings": stop or None,
     }
-    ids = given if text is None else _encode(model, text, chat)
-    _generate(model, ids, options, as_json=json)
+    ids = given if text is None else _encode(model, text, chat, artifact)
+    idle = seed is not None and not options["do_sample"]
+    notes = ["--seed changes nothing here: the choice is greedy"] if idle else []
+    _generate(model, ids, options, notes, as_json=json)
 
 
 def _prompt_text(prompt: str | None, file: Path | None, ids: str | None) -> str | None:
@@ -113,23 +117,29 @@ def _sampling(choices: dict[str, Any]) -> dict[str, Any]:
     return {"do_sample": True} | given
 
 
-def _encode(model: CompiledModel, text: str, chat: bool) -> list[int]:
+def _encode(model: CompiledModel, text: str, chat: bool, artifact: Path) -> list[int]:
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise EffcError(
             "E0101",
             "the artifact has no tokenizer, so a text cannot be its prompt",
+            where=str(artifact),
             help="give token ids: --prompt-ids 1,2,3",
         )
     if chat:
         from effc.cli.chat import apply_chat_template
 
-        text = apply_chat_template(model.program.info, text)
+        text = apply_chat_template(model.program.info, text, str(artifact))
     return list(tokenizer.encode(text, add_special_tokens=not chat).ids)
 
 
 def _generate(
-    model: CompiledModel, ids: list[int], options: dict[str, Any], *, as_json: bool
+    model: CompiledModel,
+    ids: list[int],
+    options: dict[str, Any],
+    notes: list[str],
+    *,
+    as_json: bool,
 ) -> None:
     import torch
 
@@ -148,13 +158,13 @@ def _generate(
                 "finish_reason": result.finish_reasons[0],
                 "timings": result.timings,
                 "counters": result.counters,
-                "notes": list(result.notes),
+                "notes": [*notes, *result.notes],
             }
         )
         return
     if not live:
         print(",".join(map(str, tokens)) if text is None else text)
-    for note in result.notes:
+    for note in (*notes, *result.notes):
         print(f"note: {note}", file=sys.stderr)
     if result.finish_reasons[0] == "interrupted":
         raise KeyboardInterrupt

@@ -12,6 +12,9 @@ from effc.cli.frame import DebugFlag, JsonFlag
 from effc.cli.output import print_json
 from effc.diagnostics import EffcError
 
+TITLE = b'"title": "effc policy"'
+"""What tells a schema that may be replaced from a file of the user's."""
+
 
 def schema(
     out: Annotated[
@@ -29,6 +32,13 @@ def schema(
         print(text)
         return
     try:
+        if out.exists() and TITLE not in out.read_bytes():
+            raise EffcError(
+                "E0102",
+                "the output exists already, and is no schema of effc",
+                where=str(out),
+                help="choose another place with -o, or move it away",
+            )
         out.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         reason = error.strerror or str(error)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def show(
-    artifact: Annotated[Path, typer.Argument(help="A folder that `effc compile` wrote.")],
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="A folder that `effc compile` wrote.")
+    ],
     stage: Annotated[str | None, typer.Option("--stage", help="Only this stage.")] = None,
     text: Annotated[bool, typer.Option("--text", help="Print the program as Python.")] = False,
     json: JsonFlag = False,
@@ -45,7 +47,7 @@ def _chosen(program: Program, name: str | None) -> list[Stage]:
         return list(program.stages.values())
     if name not in program.stages:
         help = did_you_mean(name, program.stages)
-        raise EffcError("E0101", f"the artifact has no stage {name!r}", help=help)
+        raise EffcError("E0101", f"there is no stage {name!r}", where="--stage", help=help)
     return [program.stages[name]]
 
 

@@ -36,7 +36,9 @@ Timing = Annotated[bool, typer.Option("--timing", help="Also time both models, t
 
 
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="A folder that `effc compile` wrote.")],
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="A folder that `effc compile` wrote.")
+    ],
     against: Against = None,
     data: Data = None,
     tokens: Tokens = None,

@@ -92,7 +92,7 @@ def check_memory(prediction: Mapping[str, Any], policy: Policy) -> None:
         f"the model needs {bytes_text(count['peak'])} with {sizes['context']} tokens of context "
         f"and batch {sizes['batch']}, target.memory allows {bytes_text(limit)}: {listed}; the "
         f"largest parts: {largest}",
-        where=policy.source or "target.memory",
+        where=policy.target.memory_span,
         help=_remedy(limit, parts, sizes),
     )
 

@@ -56,10 +56,10 @@ def test_only_the_command_that_runs_is_imported(arguments: list[str]) -> None:
 
 def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chekc"]) == 2
-    assert "No such command 'chekc'. Did you mean 'check'" in capsys.readouterr().err
+    assert "there is no command 'chekc'\nhelp: did you mean 'check'?" in capsys.readouterr().err
     assert main(["chekc", "--json"]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
-    assert error["code"] == "E0101" and "'check'" in error["message"]
+    assert error["code"] == "E0101" and "'check'" in error["help"]
 
 
 def seconds(arguments: list[str], runs: int = 7) -> float:

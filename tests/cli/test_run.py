@@ -49,6 +49,16 @@ def test_json_has_everything(
     }
 
 
+def test_a_seed_without_sampling_is_said_to_be_idle(
+    model: Make, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model(tokenizer)
+    idle = "--seed changes nothing here: the choice is greedy"
+    for flags, notes in ([], [idle]), (["--temperature", "0"], [idle]), (["--top-k", "4"], []):
+        assert main(["run", "out", "--prompt", "abc", "--seed", "4", "--json", *flags]) == 0
+        assert json.loads(capsys.readouterr().out)["notes"] == [*notes, "the context ended"]
+
+
 def test_ids_need_no_tokenizer(model: Make, capsys: pytest.CaptureFixture[str]) -> None:
     made = model()
     assert main(["run", "out", "--prompt-ids", "5, 6,7", *SHORT]) == 0

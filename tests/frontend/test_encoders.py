@@ -89,7 +89,7 @@ def test_files_of_a_sentence_folder_are_carried_along(tmp_path: Path) -> None:
 def test_damaged_modules_are_refused(text: str, tmp_path: Path) -> None:
     ENCODERS[0].save(tmp_path)
     (tmp_path / "modules.json").write_text(text)
-    with pytest.raises(ModelError, match="modules.json cannot be read") as caught:
+    with pytest.raises(ModelError, match="modules.json is no list of modules") as caught:
         HuggingFaceFrontend().load(tmp_path)
     assert caught.value.code == "E0301"
 

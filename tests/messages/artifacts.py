@@ -85,12 +85,17 @@ PROMPTS = (
 COMMANDS = (
     Case("a command is misspelt", command="effc complie model -o new"),
     Case("a flag is misspelt", command="effc compile model --sepc policy.toml -o new"),
+    Case("an argument is missing", command="effc inspect"),
+    Case("an argument is too many", command="effc check policy.toml another.toml"),
+    Case("a flag has no value", command="effc compile model -o"),
     Case("the output is not named", command="effc compile model"),
     Case("a number is a word", command="effc run out --prompt-ids 5 --top-k many"),
     Case("a method to describe is misspelt", command="effc methods rtm"),
+    Case("a schema would replace a policy", command="effc schema -o policy.toml",
+         spoil=write("policy.toml", "version = 1\n")),
     Case("a code to explain is cut short", command="effc explain e203"),
     Case("a topic to explain is unknown", command="effc explain everything"),
-)
+)  # fmt: skip
 
 ENVIRONMENT = (
     Case("a log level is unknown", command="effc methods", environment={"EFFC_LOG": "loud"}),

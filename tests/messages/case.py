@@ -51,7 +51,8 @@ class Case:
         if self.python:
             return "\n".join(f">>> {line}" for line in self.python.splitlines())
         variables = "".join(f"{name}={value} " for name, value in self.environment.items())
-        return f"$ {variables}{self.command}"
+        command = re.sub(r"\b(\d+)(,\1){9,}\b", r"\1,\1,...,\1", self.command)
+        return f"$ {variables}{command}"
 
 
 def rule(line: str = "", where: str = '"linear"', method: str = '"rtn"') -> str:

@@ -115,6 +115,8 @@ MODELS = (
     Case("a shard is missing", command=COMPILE, spoil=_missing_shard),
     Case("the weights are empty", command=COMPILE, spoil=cut("model/model.safetensors", 0)),
     Case("the weights are cut off", command=COMPILE, spoil=cut("model/model.safetensors", 5000)),
+    Case("the weights are a pointer to them", command=COMPILE, spoil=write(
+        "model/model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n")),
     Case("the weights are a pickle that holds code", command=COMPILE, spoil=_pickle_with_code),
     Case("a tensor is missing", command=COMPILE, spoil=_no_norm),
     Case("tensors are of another width", command=COMPILE, spoil=config(intermediate_size=128)),

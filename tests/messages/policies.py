@@ -12,6 +12,10 @@ TOML = (
     Case("a value is missing", "version = 1\n[target]\ndevice =\n"),
     Case("a text has no quotes", "version = 1\n[target]\ndevice = cpu\n"),
     Case("a text has no closing quote", rule(where='"linear')),
+    Case("a number has a unit", table("target", "context = 16k")),
+    Case("a switch is capitalized", table("target", "allow_reference = True")),
+    Case("a list stays open", table("draft", 'drafters = ["ngram",\nselect = "ucb"')),
+    Case("two keys share a line", table("target", 'device = "cpu" batch = 1')),
     Case("a key is set twice", "version = 1\n[target]\nbatch = 1\nbatch = 2\n"),
     Case("a table is opened twice", "version = 1\n[target]\nbatch = 1\n[target]\nthreads = 2\n"),
 )
@@ -76,6 +80,8 @@ SELECTORS = (
     Case("a range has no end", rule(where='"layer in 2.."')),
     Case("a regular expression is wrong", rule(where='"name(/(/)"')),
     Case("a name is compared", rule(where="'name == \"lm_head\"'")),
+    Case("a kind is compared", rule(where="'kind == \"linear\"'")),
+    Case("conditions are joined by a sign", rule(where='"linear && layer > 2"')),
     Case("parameters are compared with bytes", rule(where='"params > 2 GiB"')),
     Case("a selector is long and wrong at its end", rule(
         where='"linear and layer in 2..-3 and not name(\\"*.down_proj\\") and heads >"')),

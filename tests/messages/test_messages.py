@@ -23,24 +23,12 @@ POLICY = 'version = 1\n\n[[quantize]]\nwhere = "linear"\nmethod = "rtn"\nbits = 
 
 # Words of other libraries and figures of files, which differ between versions.
 FOREIGN = (
-    (r"(cannot be used) \(.*\)", r"\1 (...)"),
-    (r"(no safetensors file) \(.*\)", r"\1 (...)"),
     (r"the file has \d+ bytes, the manifest says \d+", "the file has N bytes, the manifest says M"),
     (r"\b[0-9a-f]{64}\b", "<sha256>"),
-    (r"(Error: Invalid value for '--\S+'): .*", r"\1: ..."),
-    (r"(Error: No such option: \S+) .*", r"\1 ..."),
+    (r"(bytes of at least) \d+", r"\1 N"),
     (r"(version of torch: .*, found) \S+", r"\1 X"),
     (r"\b0\.\d{3,}\b", "0.X"),
 )
-
-# What is wrong says what to change.
-TERSE = {
-    "a-regular-expression-is-wrong",
-    "parameters-are-compared-with-bytes",
-    "bytes-and-shares-are-added",
-    "the-configuration-is-no-json",
-    "the-tokenizer-is-damaged",
-}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +84,7 @@ def _said_by_command(case: Case, capsys: pytest.CaptureFixture[str]) -> str:
     assert code == case.exit_code, err
     assert "error" not in out
     lines = err.splitlines()
-    first = next(i for i, line in enumerate(lines) if re.search(r"error\[E|^Error: ", line))
+    first = next(i for i, line in enumerate(lines) if re.search(r"error\[E", line))
     return "\n".join(lines[first:]) + "\n"
 
 
@@ -136,8 +124,7 @@ def test_a_message_has_a_code_and_says_what_to_do(name: str) -> None:
     text = golden(CASES[name]).read_text(encoding="utf-8")
     codes = set(re.findall(r"error\[(E\d{4})\]: \S", text))
     assert codes <= set(CATALOGUE) - {"E0901"}, "no mistake of a user is an internal error"
-    if codes != {"E0201"} and name not in TERSE:  # TOML's own errors say what they expected
-        assert re.search(r"\nhelp: | takes | must be |, found |^Error: ", text, re.MULTILINE), text
+    assert re.search(r"\nhelp: | takes | must be |, found ", text), text
 
 
 def test_the_page_is_up_to_date() -> None:

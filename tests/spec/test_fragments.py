@@ -182,10 +182,10 @@ REFUSED = [
      "--set version=2: error[E0209]: version 2 of the policy language is not supported\n"
      "help: this effc reads version 1"),
     ("target.context",
-     "--set target.context: error[E0101]: an override sets a key\n"
+     "--set target.context: error[E0101]: there is a key, and no value for it\n"
      "help: write KEY=VALUE, for example --set target.context=4096"),
     (".batch=2",
-     "--set .batch=2: error[E0101]: an override sets a key\n"
+     "--set .batch=2: error[E0101]: a part of the key is empty\n"
      "help: write KEY=VALUE, for example --set target.context=4096"),
     ("target.batch=2\nx=3",
      "--set target.batch=2\nx=3: error[E0205]: 'batch' in [target] takes an integer >= 1, "

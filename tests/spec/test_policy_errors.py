@@ -19,9 +19,10 @@ version = 1
 device = "cpu"
 """,
         """\
-policy.toml:2:8: error[E0201]: not valid TOML: expected ']' at the end of a table declaration
+policy.toml:2:8: error[E0201]: not valid TOML: the table's name is not closed
     2 | [target
-      |        ^""",
+      |        ^
+help: add ']'""",
     ),
     (
         "text that ends too early",
@@ -30,9 +31,10 @@ version = 1
 [target]
 device =""",
         """\
-policy.toml:3:9: error[E0201]: not valid TOML: invalid value
+policy.toml:3:9: error[E0201]: not valid TOML: there is no value here
     3 | device =
-      |         ^""",
+      |         ^
+help: write one, or remove the key""",
     ),
     (
         "a key set twice",
@@ -43,9 +45,10 @@ batch = 1
 batch = 2
 """,
         """\
-policy.toml:4:10: error[E0201]: not valid TOML: cannot overwrite a value
+policy.toml:4:1: error[E0201]: not valid TOML: 'batch' has a value already
     4 | batch = 2
-      |          ^""",
+      | ^^^^^
+help: remove one of the two""",
     ),
     (
         "no version",
@@ -79,7 +82,8 @@ version = "1"
         """\
 policy.toml:1:11: error[E0205]: 'version' takes an integer, found "1"
     1 | version = "1"
-      |           ^^^""",
+      |           ^^^
+help: write version = 1""",
     ),
     (
         "unknown table",
@@ -235,7 +239,8 @@ device = "gpu"
         """\
 policy.toml:3:10: error[E0205]: 'device' in [target] takes "cpu", "cuda" or an architecture such as "cuda:sm90", found "gpu"
     3 | device = "gpu"
-      |          ^^^^^""",
+      |          ^^^^^
+help: did you mean 'cuda'?""",
     ),
     (
         "unknown dtype",
@@ -297,7 +302,8 @@ memory = "3 GiB + 10% of weights"
         """\
 policy.toml:3:10: error[E0207]: '3 GiB + 10% of weights' mixes bytes and weights
     3 | memory = "3 GiB + 10% of weights"
-      |          ^^^^^^^^^^^^^^^^^^^^^^^^""",
+      |          ^^^^^^^^^^^^^^^^^^^^^^^^
+help: bytes go with bytes, tokens with tokens; plain numbers scale them""",
     ),
     (
         "option value not among the choices",
@@ -381,7 +387,7 @@ method = "rtn"
 policy.toml:2:3: error[E0208]: [[quantize]] needs the key 'where'
     2 | [[quantize]]
       |   ^^^^^^^^
-help: add 'where = ...'""",
+help: add where = "linear", for example""",
     ),
     (
         "misspelt required key",
@@ -490,9 +496,10 @@ where = "name(/(/)"
 method = "rtn"
 """,
         """\
-policy.toml:3:15: error[E0206]: not a regular expression: missing ), unterminated subpattern at position 0
+policy.toml:3:16: error[E0206]: not a regular expression: missing ), unterminated subpattern
     3 | where = "name(/(/)"
-      |               ^^^""",
+      |                ^
+help: a backslash before a sign makes it an ordinary one""",
     ),
     (
         "bytes in a selector",
@@ -503,9 +510,10 @@ where = "params > 2 GiB"
 method = "rtn"
 """,
         """\
-policy.toml:3:10: error[E0206]: a selector compares plain numbers, not '2 GiB'
+policy.toml:3:19: error[E0206]: a selector compares plain numbers, not '2 GiB'
     3 | where = "params > 2 GiB"
-      |          ^^^^^^^^^^^^^^""",
+      |                   ^^^^^
+help: params counts single weights, the others count what they are called""",
     ),
     (
         "selector with escapes",

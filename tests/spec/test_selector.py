@@ -280,6 +280,21 @@ def test_nearest_miss_satisfies_most_conditions() -> None:
     assert miss == (sites[1], "layer is 1, the rule asks for layer >= 5")
 
 
+@pytest.mark.parametrize("asked", ['name("*.mlp.upp_proj")', "name(/mlp.upp_proj$/)"])
+def test_nearest_miss_has_the_name_most_like_the_one_asked_for(asked: str) -> None:
+    names = ["model.embed_tokens", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"]
+    sites = [Site(name=name) for name in names]
+    for selector in (asked, f"linear and {asked}", f"norm or {asked}"):
+        miss = Selector.parse(selector).nearest_miss(sites)
+        assert miss is not None and miss[0] is sites[1]
+    # The number of conditions that hold comes first, a name that is refused has no say.
+    norm = Site(kind="norm", name="model.layers.0.mlp.up_proj")
+    miss = Selector.parse(f"linear and {asked}").nearest_miss([norm, sites[0]])
+    assert miss is not None and miss[0] is sites[0]
+    miss = Selector.parse('layer == 9 and not name("*.mlp.x")').nearest_miss(sites)
+    assert miss is not None and miss[0] is sites[0]
+
+
 def test_nearest_miss_is_none_when_every_site_matches() -> None:
     assert Selector.parse("all").nearest_miss([Site()]) is None
 

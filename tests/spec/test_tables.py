@@ -107,7 +107,7 @@ CASES = [
 p.toml:2:3: error[E0208]: [[kv]] needs the key 'method' or 'store'
     2 | [[kv]]
       |   ^^
-help: add 'method = ...'""",
+help: add method = "snap", for example""",
     ),
     (
         "misspelt store",
@@ -133,7 +133,7 @@ p.toml:4:9: error[E0205]: 'store' in [[kv]] takes a table such as { method = "..
 p.toml:4:1: error[E0208]: [[kv]] store needs the key 'method'
     4 | store = { key_bits = 6 }
       | ^^^^^
-help: add 'method = ...'""",
+help: add method = "int8", for example""",
     ),
     (
         "unknown method inside the store",
@@ -228,7 +228,7 @@ p.toml:5:9: error[E0205]: option 'share' of method "ucb" takes a percentage, for
 p.toml:2:2: error[E0208]: [draft] needs the key 'drafters'
     2 | [draft]
       |  ^^^^^
-help: add 'drafters = ...'""",
+help: add drafters = ["ngram"], for example""",
     ),
     (
         "draft without a choice",
@@ -237,7 +237,7 @@ help: add 'drafters = ...'""",
 p.toml:2:2: error[E0208]: [draft] needs the key 'select'
     2 | [draft]
       |  ^^^^^
-help: add 'select = ...'""",
+help: add select = "ucb", for example""",
     ),
     (
         "one drafter that is no list",

@@ -16,11 +16,14 @@ from typing import Any
 import torch
 
 from effc.diagnostics import ModelError
+from effc.frontend.huggingface.configuration import read_json
 from effc.ir.weights import Derivation, Weight
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _PICKLED = "pytorch_model.bin"
+_POINTER = b"version https://git-lfs"
+_LONGEST_HEADER = 100 * 2**20  # what the format allows
 
 
 def open_checkpoint(folder: Path) -> dict[str, Weight]:
@@ -48,13 +51,15 @@ def open_checkpoint(folder: Path) -> dict[str, Weight]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return {str(k): str(v) for k, v in found.items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    found = read_json(index).get("weight_map")
+    if not isinstance(found, dict):
         raise ModelError(
-            "E0305", f"the shard index cannot be read ({error})", where=str(index)
-        ) from error
+            "E0305",
+            "the index of the shards has no 'weight_map'",
+            where=str(index),
+            help="download it again",
+        )
+    return {str(k): str(v) for k, v in found.items()}
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -75,12 +80,8 @@ def _open_safetensors(path: Path) -> dict[str, Weight]:
     try:
         handle = safe_open(str(path), framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ModelError(
-            "E0305",
-            f"the file is empty, truncated or no safetensors file ({error})",
-            where=str(path),
-            help="download or save it again",
-        ) from error
+        message, help = _damage(path)
+        raise ModelError("E0305", message, where=str(path), help=help) from error
     weights = {}
     for name in handle.keys():  # noqa: SIM118 - safe_open is no mapping
         piece = handle.get_slice(name)
@@ -93,13 +94,41 @@ def _open_safetensors(path: Path) -> dict[str, Weight]:
     return weights
 
 
+def _damage(path: Path) -> tuple[str, str]:
+    """What is wrong with a file that is no safetensors file, and the remedy."""
+    size, again = path.stat().st_size, "download or save it again"
+    with path.open("rb") as file:
+        head = file.read(len(_POINTER))
+        if head == _POINTER:
+            return "the file is a pointer of Git LFS, not the weights", "fetch them: git lfs pull"
+        if not size:
+            return "the file is empty", again
+        length = int.from_bytes(head[:8], "little")
+        if length > _LONGEST_HEADER:
+            return "the file is no safetensors file", again
+        file.seek(8)
+        header = file.read(length)
+    try:
+        ends = [entry["data_offsets"][1] for entry in json.loads(header).values()
+                if "data_offsets" in entry]  # fmt: skip
+        needed = 8 + length + max(ends, default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        needed = 8 + length
+    if size < needed:
+        return f"the file is cut off: it has {size} bytes of at least {needed}", again
+    return "the header of the file is damaged", again
+
+
 def _reader(handle: Any, name: str, path: Path) -> Callable[[], torch.Tensor]:
     def read() -> torch.Tensor:
         try:
             return handle.get_tensor(name)
         except Exception as error:
             raise ModelError(
-                "E0305", f"tensor {name!r} cannot be read ({error})", where=str(path)
+                "E0305",
+                f"tensor {name!r} cannot be read ({type(error).__name__})",
+                where=str(path),
+                help="see that the file stays as it is while the model is compiled",
             ) from error
 
     return read

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from effc.diagnostics import ModelError, nearest
+from effc.diagnostics import ModelError, json_place, nearest
 
 
 def read_config(folder: Path) -> Any:
@@ -43,29 +43,37 @@ def read_config(folder: Path) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        artifact = (path.parent / "effc.json").is_file()
-        raise ModelError(
-            "E0301",
-            "the folder is a compiled artifact" if artifact else "the folder has no config.json",
-            where=str(path.parent),
-            help="give the checkpoint that it was compiled from, or run it: effc run"
-            if artifact
-            else "give the folder that save_pretrained wrote",
+        folder = path.parent
+        message, help = (
+            "the folder has no config.json",
+            "give the folder that save_pretrained wrote",
         )
+        if (folder / "effc.json").is_file():
+            message = "the folder is a compiled artifact"
+            help = f"give the checkpoint that it was compiled from, or `effc run {folder}`"
+        raise ModelError("E0301", message, where=str(folder), help=help)
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of the checkpoint.
+
+    Raises:
+        ModelError: E0301, at the line and column where the text stops being JSON.
+    """
+    where, message = str(path), f"{path.name} is no JSON object"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            "E0301",
-            f"config.json cannot be read ({error})",
-            where=str(path),
-            help="repair it, or download it again",
-        ) from error
-    if not isinstance(raw, dict):
-        raise ModelError(
-            "E0301", "config.json is no JSON object", where=str(path), help="download it again"
-        )
-    return raw
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        data, message = None, f"{path.name} cannot be read: {error.strerror}"
+    except UnicodeDecodeError as error:
+        data, message = None, f"{path.name} is not UTF-8 text (byte {error.start})"
+    except (ValueError, RecursionError) as error:
+        data, where = None, json_place(error, where)
+        message = f"{path.name} is no valid JSON"
+    if isinstance(data, dict):
+        return data
+    raise ModelError("E0301", message, where=where, help="repair it, or download it again")
 
 
 def _require_known(raw: dict[str, Any], path: Path) -> None:
@@ -83,14 +91,13 @@ def _require_known(raw: dict[str, Any], path: Path) -> None:
             help="effc never runs code from a model folder; use an architecture of transformers",
         )
     if not name:
-        message = "config.json names no model_type"
+        message, help = (
+            "config.json names no model_type",
+            "give the folder that save_pretrained wrote",
+        )
     else:
-        message = f"model_type {name!r} is none that transformers knows"
-    near = nearest(str(name), known) if name else None
-    meant = f"did you mean {near!r}? " if near else ""
-    raise ModelError(
-        "E0302",
-        message,
-        where=str(path),
-        help=f"{meant}update transformers, or use a supported architecture",
-    )
+        message = f"transformers does not know the model_type {name!r}"
+        near = nearest(str(name), known)
+        meant = f"did you mean {near!r}? " if near else ""
+        help = f"{meant}update transformers, or use a supported architecture"
+    raise ModelError("E0302", message, where=str(path), help=help)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from effc.diagnostics import ModelError
+from effc.diagnostics import ModelError, json_place
 from effc.frontend import capture
 from effc.frontend.huggingface import interfaces
 from effc.frontend.huggingface.model import empty_model, refuse_growing_angles
@@ -169,9 +169,13 @@ def _left_to_the_caller(folder: Path) -> list[str]:
     try:
         modules = json.loads(path.read_text(encoding="utf-8"))
         kinds = [str(modules[i]["type"]).rpartition(".")[2] for i in range(len(modules))]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = f"modules.json cannot be read ({type(error).__name__}: {error})"
-        raise ModelError("E0301", reason, where=str(path)) from error
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ModelError(
+            "E0301",
+            "modules.json is no list of modules with their types",
+            where=json_place(error, str(path)),
+            help="download it again, or remove it to compile the encoder alone",
+        ) from error
     steps = ", ".join(kinds[1:])
     return [f"left to the caller, as modules.json says: {steps}"] if steps else []
 

@@ -8,7 +8,6 @@ weights stay in their files until something asks for them.
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from effc.diagnostics import ModelError
 from effc.frontend import capture
 from effc.frontend.base import evaluating
 from effc.frontend.huggingface import checkpoint, encoder, interfaces
-from effc.frontend.huggingface.configuration import read_config
+from effc.frontend.huggingface.configuration import read_config, read_json
 from effc.frontend.huggingface.model import decoder_class, empty_model, refuse_uncacheable
 from effc.ir.program import InputSpec, ModelInfo, Program
 from effc.ir.weights import Weight, Weights
@@ -190,13 +189,7 @@ def _generation_config(folder: Path | None) -> dict[str, Any]:
     path = folder / "generation_config.json" if folder else None
     if path is None or not path.is_file():
         return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            "E0301", f"generation_config.json is no JSON ({error})", where=str(path)
-        ) from error
-    return {k: v for k, v in data.items() if v is not None}
+    return {k: v for k, v in read_json(path).items() if v is not None}
 
 
 @contextmanager
