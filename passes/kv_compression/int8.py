@@ -6,8 +6,8 @@ A head of D elements takes D + 2 bytes instead of 4 D or 2 D. Rounding is to nea
 scale as it is stored (fp16), so |error| <= s / 2 per element; nothing is calibrated. The layout is
 that of `effc.kernels.paged.formats.Int8Format`.
 
-Sheng et al., "FlexGen", 2023, section 5, quantizes caches in groups of 64 elements at 4 bits; here a
-group is one head of one token, at 8 bits.
+Sheng et al., "FlexGen", 2023, section 5, quantizes caches in groups of 64 elements at 4 bits; here
+a group is one head of one token, at 8 bits.
 """
 
 from __future__ import annotations
