@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effc.cli.frame import DebugFlag, JsonFlag
-from effc.cli.output import bytes_text, print_json
+from effc.cli.output import print_json
 from effc.cli.quality import quality_lines, seconds_text
+from effc.cost.text import bytes_text
 from effc.diagnostics import GenerationError
 
 if TYPE_CHECKING:

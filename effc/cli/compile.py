@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effc.cli.frame import DebugFlag, JsonFlag
-from effc.cli.output import bytes_text, print_json
+from effc.cli.output import print_json
 from effc.cli.policy_flags import PresetFlag, SetFlag, SpecFlag
 from effc.cli.progress import peak_memory, shown_progress
 from effc.cli.summary import summary_lines
 from effc.cli.verdicts import VerdictTable, summary_warning
+from effc.cost.text import bytes_text
 from effc.diagnostics import EffcError
 from effc.export.claim import Output, claim
 

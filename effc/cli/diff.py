@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from effc.cli.frame import DebugFlag, JsonFlag
-from effc.cli.output import bytes_text, print_json, print_table
+from effc.cli.output import print_json, print_table
+from effc.cost.text import bytes_text
 
 _SHOWN = 8
 

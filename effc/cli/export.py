@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from effc.cli.frame import DebugFlag, JsonFlag
-from effc.cli.output import bytes_text, print_json
+from effc.cli.output import print_json
+from effc.cost.text import bytes_text
 from effc.diagnostics import EffcError
 
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from effc.diagnostics import EffcError
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
 
 def print_json(data: Mapping[str, object]) -> None:
     """One JSON object on stdout."""
@@ -48,13 +46,3 @@ def _is_number(cell: object) -> bool:
     if isinstance(cell, int | float) or cell == "-":
         return True
     return str(cell).lstrip("+-≥ ")[:1].isdigit()
-
-
-def bytes_text(count: int) -> str:
-    """A number of bytes with a binary unit, e.g. "12.5 MiB"."""
-    value = float(count)
-    for unit in _UNITS:
-        if value < 1024 or unit == _UNITS[-1]:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError("the last unit takes everything")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from effc.cli.output import bytes_text
 from effc.cli.verdicts import VerdictTable
+from effc.cost.text import bytes_text
 from effc.progress import Progress
 
 if TYPE_CHECKING:

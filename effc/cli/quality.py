@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from effc.cli.output import bytes_text
+from effc.cost.text import bytes_text
 
 Quality = Mapping[str, Any]
 Lines = Iterator[tuple[str, str]]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from effc.cli.frame import DebugFlag, JsonFlag
-from effc.cli.output import bytes_text, print_json, print_table
+from effc.cli.output import print_json, print_table
+from effc.cost.text import bytes_text
 from effc.diagnostics import EffcError, did_you_mean
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from effc.cli.output import bytes_text, table_lines
+from effc.cli.output import table_lines
 from effc.cli.quality import quality_lines, seconds_text
+from effc.cost.text import bytes_text
 
 Report = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from effc.cli.output import bytes_text
+from effc.cost.text import bytes_text
 
 if TYPE_CHECKING:
     from effc.ir.manager import Verdict

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effc.cli.frame import DebugFlag, JsonFlag
-from effc.cli.output import bytes_text, print_error, print_json
+from effc.cli.output import print_error, print_json
 from effc.cli.quality import quality_lines
+from effc.cost.text import bytes_text
 from effc.diagnostics import EffcError, ExitCode, GateError
 
 if TYPE_CHECKING:
