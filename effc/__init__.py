@@ -19,6 +19,7 @@ if not (_Path(__file__).parent / "passes").is_dir():  # a checkout whose links w
 if TYPE_CHECKING:
     from effc.api import CompiledModel, load, optimize
     from effc.diagnostics import EffcError
+    from effc.importing import import_onnx
     from effc.ir.program import Program
     from effc.spec.schema import Policy
 
@@ -27,11 +28,12 @@ _PUBLIC = {
     "EffcError": "effc.diagnostics",
     "Policy": "effc.spec.schema",
     "Program": "effc.ir.program",
+    "import_onnx": "effc.importing",
     "load": "effc.api",
     "optimize": "effc.api",
 }
 
-__all__ = ["CompiledModel", "EffcError", "Policy", "Program", "load", "optimize"]
+__all__ = ["CompiledModel", "EffcError", "Policy", "Program", "import_onnx", "load", "optimize"]
 
 
 def __getattr__(name: str) -> object:

@@ -45,16 +45,33 @@ def canonical_program(
     """
     dtype = getattr(torch, policy.target.dtype) if policy.target.dtype else None
     frontend = find_frontend(source)
-    program = frontend.load(
-        source, dtype=dtype, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes
-    )
+    options = {"example_inputs": example_inputs, "dynamic_shapes": dynamic_shapes}
+    program = frontend.load(source, dtype=dtype, **options)
+    journal, verdicts = _canonicalize(program, policy, progress)
+    if frontend.name == "onnx" and _sees_ahead(program):
+        # It looked like a decoder, and its attention reads tokens to come: an encoder.
+        program = frontend.load(source, dtype=dtype, decoder=False)
+        journal, verdicts = _canonicalize(program, policy, progress)
+    return program, journal, verdicts
+
+
+def _canonicalize(
+    program: Program, policy: Policy, progress: Progress
+) -> tuple[Journal, list[Verdict]]:
     _refuse_foreign_operators(program)
     program.device = policy.target.device.partition(":")[0]
     program.threads = policy.target.threads
     _settle_context(program, policy)
     journal = Journal(observers=rewrite_observers(settings()))
     passes = [registry.locate(location)() for location in registry.CANONICAL]
-    return program, journal, run_passes(passes, program, journal, progress)
+    return journal, run_passes(passes, program, journal, progress)
+
+
+def _sees_ahead(program: Program) -> bool:
+    """Whether a graph of ids and positions attends to every token, as encoders do."""
+    calls = [n for _, n in program.nodes() if str(n.target) == "effc.attention.default"]
+    whole = [n for n in calls if n.args[3] is None and not n.args[4]]
+    return _is_decoder(program) and bool(whole)
 
 
 def find_frontend(source: Any) -> Frontend:
@@ -64,26 +81,20 @@ def find_frontend(source: Any) -> Frontend:
         ModelError: E0301 if there is none, saying what was found.
     """
     from effc.frontend.huggingface.frontend import HuggingFaceFrontend
+    from effc.frontend.onnx.frontend import OnnxFrontend
     from effc.frontend.torch.frontend import TorchFrontend
 
-    for frontend in (HuggingFaceFrontend(), TorchFrontend()):
+    for frontend in (OnnxFrontend(), HuggingFaceFrontend(), TorchFrontend()):
         if frontend.accepts(source):
             return frontend
     if isinstance(source, str | Path):
         path = Path(source)
-        if path.suffix == ".onnx":
-            raise ModelError(
-                "E0302",
-                "ONNX files cannot be compiled yet",
-                where=str(path),
-                help="compile the checkpoint the file was exported from",
-            )
-        what = "is a file, not a model folder" if path.is_file() else "does not exist"
+        what = "is neither a model folder nor an .onnx file" if path.is_file() else "does not exist"
         raise ModelError("E0301", f"the model {what}", where=str(path), help=_nearby(path))
     raise ModelError(
         "E0301",
-        f"a model is a folder or an nn.Module, found {type(source).__name__}",
-        help="give the path of a Hugging Face folder, or the module itself",
+        f"a model is a folder, an .onnx file or an nn.Module, found {type(source).__name__}",
+        help="give the path of a Hugging Face folder or of an .onnx file, or the module itself",
     )
 
 

@@ -10,6 +10,17 @@ import torch
 
 from effc.ir.program import Program
 
+CARRIED_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "vocab.txt",
+)
+"""Files beside a model that its artifact takes along."""
+
 
 class Frontend(Protocol):
     """Turns one kind of source into a `Program` with a cacheless "forward" stage."""

@@ -20,23 +20,14 @@ import torch
 
 from effc.diagnostics import ModelError
 from effc.frontend import capture
-from effc.frontend.base import evaluating
+from effc.frontend.base import CARRIED_FILES, evaluating
 from effc.frontend.huggingface import checkpoint, encoder, interfaces
 from effc.frontend.huggingface.configuration import read_config, read_json
 from effc.frontend.huggingface.model import decoder_class, empty_model, refuse_uncacheable
 from effc.ir.program import InputSpec, ModelInfo, Program
 from effc.ir.weights import Weight, Weights
 
-_CARRIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "vocab.txt",
-    *encoder.SENTENCE_FILES,
-)
+_CARRIED = (*CARRIED_FILES, *encoder.SENTENCE_FILES)
 
 
 class HuggingFaceFrontend:
