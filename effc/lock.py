@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 LOCK = "policy.lock"
 VERSION = 2
 
-_PACKAGES = ("effc", "torch", "transformers", "safetensors", "triton", "numpy")
-_INPUT_SUFFIXES = (".json", ".safetensors", ".bin", ".onnx")
+_PACKAGES = ("effc", "torch", "transformers", "safetensors", "onnx", "onnx-ir", "triton", "numpy")
+_INPUT_SUFFIXES = (".json", ".safetensors", ".bin", ".onnx", ".data", ".onnx_data")
 _COMPILE_AGAIN = "compile once without --locked, and keep the policy.lock of that artifact"
 
 
@@ -72,12 +72,19 @@ def input_hashes(source: Any, policy: Policy) -> dict[str, str]:
     files: dict[str, Path] = {}
     if isinstance(source, str | Path):
         place = Path(source)
-        found = sorted(place.iterdir()) if place.is_dir() else [place]
+        found = sorted(place.iterdir()) if place.is_dir() else _file_with_company(place)
         files = {p.name: p for p in found if p.suffix in _INPUT_SUFFIXES and p.is_file()}
     data = policy.quality.data if policy.quality is not None else None
     if data is not None and Path(data).is_file():
         files["quality.data"] = Path(data)
     return {name: _sha256_of(path) for name, path in files.items()}
+
+
+def _file_with_company(file: Path) -> list[Path]:
+    """A model file, its external data by the usual names, and the configurations beside it."""
+    beside = sorted(p for p in file.parent.iterdir() if p.suffix == ".json")
+    data = [file.with_name(f"{file.name}{suffix}") for suffix in (".data", "_data")]
+    return [file, *data, *beside]
 
 
 def _sha256_of(path: Path) -> str:
