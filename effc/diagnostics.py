@@ -59,6 +59,8 @@ CATALOGUE: dict[str, str] = {
     "E0307": "an operator is not supported",
     "E0308": "an attention mask is not supported",
     "E0309": "the tokenizer cannot be read",
+    "E0310": "the ONNX file is damaged",
+    "E0311": "external data of an ONNX file cannot be used",
     "E0401": "a rule matched nothing",
     "E0402": "passes cannot be ordered",
     "E0403": "passes exclude one another",

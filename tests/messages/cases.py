@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.messages import artifacts, models, policies
+from tests.messages import artifacts, models, onnx_files, policies
 from tests.messages.case import Case
 
 CHAPTERS: dict[str, tuple[Case, ...]] = {
@@ -15,6 +15,7 @@ CHAPTERS: dict[str, tuple[Case, ...]] = {
     "Policy files": policies.FILES,
     "Rules that match nothing": models.RULES,
     "Models": models.MODELS,
+    "ONNX files": onnx_files.FILES,
     "Outputs and targets": models.OUTPUTS,
     "Python": models.PYTHON,
     "Artifacts": artifacts.ARTIFACTS,

@@ -95,8 +95,6 @@ MODELS = (
     Case("the model is a file", command="effc compile model/config.json -o new"),
     Case("the model is an empty folder", command=INSPECT, spoil=_empty),
     Case("the model is an artifact", command="effc inspect out"),
-    Case("the model is an ONNX file", command="effc compile model.onnx -o new",
-         spoil=write("model.onnx", b"\x08\x07")),
     Case("the configuration is no JSON", command=INSPECT, spoil=write("model/config.json", "{")),
     Case("the configuration names no architecture", command=INSPECT,
          spoil=write("model/config.json", "{}")),

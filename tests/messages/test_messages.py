@@ -28,6 +28,8 @@ FOREIGN = (
     (r"(bytes of at least) \d+", r"\1 N"),
     (r"(version of torch: .*, found) \S+", r"\1 X"),
     (r"\b0\.\d{3,}\b", "0.X"),
+    (r"(installed onnx) \S+ (knows versions up to) \d+", r"\1 X \2 N"),
+    (r"(export the model with opset) \d+", r"\1 N"),
 )
 
 
