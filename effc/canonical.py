@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import fx
 
 import effc.ops  # noqa: F401
 from effc.diagnostics import ModelError, nearest
@@ -59,6 +60,7 @@ def _canonicalize(
     program: Program, policy: Policy, progress: Progress
 ) -> tuple[Journal, list[Verdict]]:
     _refuse_foreign_operators(program)
+    _refuse_unknown_types(program)
     program.device = policy.target.device.partition(":")[0]
     program.threads = policy.target.threads
     _settle_context(program, policy)
@@ -122,6 +124,25 @@ def _refuse_foreign_operators(program: Program) -> None:
             help="programs are functional and draw no random numbers; "
             "express that part with other operators",
         )
+
+
+def _refuse_unknown_types(program: Program) -> None:
+    """Rewriting needs shapes; where they depend on values, a graph can be run but not compiled."""
+    unknown = [n for _, n in program.nodes() if n.op == "call_function" and _is_untyped(n)]
+    if unknown:
+        first = unknown[0]
+        raise ModelError(
+            "E0306",
+            f"the shapes of {len(unknown)} values depend on what the inputs hold, the first is "
+            f"that of {first.name} ({first.target})",
+            where=str(first.meta.get("path") or program.info.source),
+            help="export the model with these shapes fixed; "
+            "effc.import_onnx runs it as it is, without compiling it",
+        )
+
+
+def _is_untyped(node: fx.Node) -> bool:
+    return node.meta.get("val") is None
 
 
 def _settle_context(program: Program, policy: Policy) -> None:

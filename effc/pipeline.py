@@ -100,7 +100,7 @@ def _methods(plan: Plan, aspect: str) -> dict[SiteKey, Any]:
 def _cache_pass(program: Program, plan: Plan) -> InsertCache | None:
     """The cache of a decoder; encoders need none, and other modules keep their forward, noted."""
     stores = _methods(plan, "store")
-    if is_encoder(program) and not stores:
+    if not stores and (is_encoder(program) or _is_function(program)):
         return None
     cache = InsertCache(plain_format(program.info.dtype), stores=stores)
     try:
@@ -111,6 +111,12 @@ def _cache_pass(program: Program, plan: Plan) -> InsertCache | None:
         program.notes.append(f"this model can be called but cannot generate: {error.message}")
         return None
     return cache
+
+
+def _is_function(program: Program) -> bool:
+    """Whether the program came from a file that holds no decoder, such as a vision tower."""
+    names = {spec.name for spec in program.stages["forward"].inputs}
+    return program.info.family != "module" and not {"ids", "positions"} <= names
 
 
 def _drop_unread(program: Program) -> None:

@@ -128,10 +128,14 @@ def fills_where(axis: Axis, node: fx.Node) -> str:
 
 
 def indexes(axis: Axis, node: fx.Node) -> str:
-    """`x[indices]`: a table without the axis is looked up by one index tensor."""
-    used = [index for index in node.args[1] if index is not None]  # type: ignore[union-attr]
-    table = not axis.dims(_value(node, 0))
-    return "" if table and len(used) == 1 else f"picks among {axis.noun}"
+    """`x[indices]`: one index tensor looks up a table without the axis, or another dimension."""
+    places = [d for d, index in enumerate(node.args[1]) if index is not None]  # type: ignore[arg-type]
+    held = axis.dims(_value(node, 0))
+    if len(places) != 1 or places[0] in held:
+        return f"picks among {axis.noun}"
+    index = node.args[1][places[0]].meta["val"]  # type: ignore[index,union-attr]
+    both = held and (axis.dims(index) or index.dtype == torch.bool)
+    return f"picks among {axis.noun}" if both else ""
 
 
 def repeats(axis: Axis, node: fx.Node) -> str:

@@ -30,6 +30,7 @@ from effc.ir.size_only import Evaluation, size_only
 
 LENGTHS = (1, 2, 7, 12)
 SIZE = "aten.sym_size.int"
+SHAPED = ("aten.reshape.default", "aten.view.default", "aten.expand.default")
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def _replace(rewriter: GraphRewriter, stage: Stage, node: fx.Node, offset: float
     dtype = node.meta["val"].dtype
     with fake_mode_of(stage):
         counted = torch.empty(positions.meta["val"].shape, dtype=dtype)
-    behind = _behind(stage, node, counted)
+    rows = _fixed_rows(stage, node)
+    behind = _behind(stage, node, counted, rows)
     if isinstance(behind, str):
         return behind
     with rewriter.before(node):
@@ -136,13 +138,34 @@ def _replace(rewriter: GraphRewriter, stage: Stage, node: fx.Node, offset: float
             new = rewriter.call(torch.ops.aten.add.Tensor, new, int(offset))
         if dtype != torch.int64:
             new = rewriter.call(torch.ops.aten.to.dtype, new, dtype)
+        batch = rewriter.call(torch.ops.aten.sym_size.int, positions, 0) if rows else None
     rewriter.replace(node, new)
+    for shaped, sizes in rows.items():
+        rewriter.set_argument(shaped, 1, [batch, *sizes[1:]])
     for stale in behind:
         rewriter.retype(stale)
     return ""
 
 
-def _behind(stage: Stage, node: fx.Node, value: torch.Tensor) -> list[fx.Node] | str:
+def _fixed_rows(stage: Stage, node: fx.Node) -> dict[fx.Node, list[Any]]:
+    """Calls behind a counted value that write "one row" into the shape of their result."""
+    found: dict[fx.Node, list[Any]] = {}
+    behind = {node}
+    for user in stage.graph.nodes:
+        if user.op != "call_function" or not behind & set(user.all_input_nodes):
+            continue
+        value = user.meta.get("val")
+        if not isinstance(value, torch.Tensor) or not value.dim() or value.shape[0] != 1:
+            continue
+        behind.add(user)
+        if op_name(user) in SHAPED and list(user.args[1])[:1] == [1]:  # type: ignore[arg-type]
+            found[user] = list(user.args[1])  # type: ignore[arg-type]
+    return found
+
+
+def _behind(
+    stage: Stage, node: fx.Node, value: torch.Tensor, rows: dict[fx.Node, list[Any]]
+) -> list[fx.Node] | str:
     """The nodes whose type changes when a row becomes one row per sequence, or why none may."""
     changed: dict[fx.Node, Any] = {node: value}
     mode = fake_mode_of(stage)
@@ -153,7 +176,8 @@ def _behind(stage: Stage, node: fx.Node, value: torch.Tensor) -> list[fx.Node] |
     for user in stage.graph.nodes:
         if user.op != "call_function" or not any(n in changed for n in user.all_input_nodes):
             continue
-        args, kwargs = fx.map_arg((user.args, user.kwargs), now)
+        given = (user.args[0], [value.shape[0], *rows[user][1:]]) if user in rows else user.args
+        args, kwargs = fx.map_arg((given, user.kwargs), now)
         try:
             with mode:
                 changed[user] = user.target(*args, **kwargs)  # type: ignore[operator]

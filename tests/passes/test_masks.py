@@ -143,7 +143,16 @@ def _counted_ones(ids: Tensor) -> Tensor:
     return torch.ones_like(ids).cumsum(1) - 1
 
 
-@pytest.mark.parametrize("counted", [_row(0), _row(2), _counted_ones], ids=["row", "+2", "cumsum"])
+def _written_for_one_row(ids: Tensor) -> Tensor:
+    """As exporters unroll a batch of one: the number of rows stands in the shape."""
+    return torch.arange(ids.shape[1])[None, :, None].expand(1, -1, 1).reshape(1, ids.shape[1])
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [_row(0), _row(2), _counted_ones, _written_for_one_row],
+    ids=["row", "+2", "cumsum", "one row"],
+)
 def test_counted_positions_become_the_input(counted: Callable[[Tensor], Tensor]) -> None:
     module = Attending(lambda q, k: k <= q, counted).eval()
     example = (torch.zeros(2, 7, dtype=torch.long), torch.arange(7).expand(2, 7).contiguous())

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx_ir
+
 from effc.diagnostics import ModelError
 from effc.frontend.base import CARRIED_FILES
+from effc.frontend.onnx.importer import symbolic_shape
 
 _LARGEST = 64 << 20
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
@@ -33,6 +36,26 @@ def describe(source: Any) -> dict[str, Any]:
         "files": {n: folder / n for n in CARRIED_FILES if (folder / n).is_file()},
         **special,
     }
+
+
+def image_sizes(graph: onnx_ir.Graph, source: Any) -> dict[str, int]:
+    """Names of open sizes of an image input -> what the configuration says they are."""
+    if not isinstance(source, str | Path):
+        return {}
+    path = Path(source)
+    config = _json(path if path.is_dir() else path.parent, "config.json")
+    vision = config.get("vision_config", config)
+    size = vision.get("image_size")
+    height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
+    expected = (None, vision.get("num_channels"), height, width)
+    found: dict[str, int] = {}
+    for value in graph.inputs:
+        if value.shape is None or value.shape.rank() != len(expected):
+            continue
+        for size, known in zip(symbolic_shape(value, str(value.name)) or (), expected, strict=True):
+            if isinstance(size, str) and _whole(known):
+                found[size] = known  # type: ignore[assignment]
+    return found
 
 
 def known(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,20 +8,31 @@ stays untyped: it runs, and passes leave it alone.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental import symbolic_shapes
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
-from effc.frontend.onnx.values import Mismatch, Size, Sizes, Unsupported, Value, object_array
+from effc.diagnostics import ModelError
+from effc.frontend.onnx.equations import settle
+from effc.frontend.onnx.values import (
+    Mismatch,
+    Size,
+    Sizes,
+    SizesSettled,
+    Unsupported,
+    Value,
+    object_array,
+)
 from effc.ir.program import Stage
 from effc.ir.weights import Weight, Weights
 
@@ -53,6 +64,8 @@ _WITH_NUMBER: dict[Any, Any] = {
     aten.ge.Tensor: aten.ge.Scalar,
     aten.pow.Tensor_Tensor: aten.pow.Tensor_Scalar,
 }
+# Arithmetic whose result is the same number whenever its formula is the same.
+_EXACT = (operator.add, operator.sub, operator.mul, operator.floordiv)
 _COMMUTATIVE = (aten.add.Tensor, aten.mul.Tensor, aten.eq.Tensor, aten.ne.Tensor)
 
 
@@ -63,12 +76,10 @@ class Origin:
     Attributes:
         path: module path, as far as the ONNX node's name tells it.
         layer: index of the layer.
-        name: what a new node is called.
     """
 
     path: str = ""
     layer: int | None = None
-    name: str = "value"
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,9 @@ class Builder:
         inline: translates a subgraph in place, or into a given builder:
             (graph, inputs, builder = this one) -> outputs.
         origin_of_weights: said of the weights, for reports.
+        settled: sizes that the file leaves open and its operators settle, see
+            `effc.frontend.onnx.equations`.
+        suggested: size name -> what the files beside the model say, used when nothing else does.
         decoder: set while a decoder is specialized to a sequence without a past.
         stages: branches and loop bodies that graphs of this model run.
         outer: the builder of the graph that runs the stage being written, None for "forward".
@@ -112,6 +126,8 @@ class Builder:
     onnx_dtypes: tuple[Any, ...] = ()
     inline: Callable[..., list[Value]] | None = None
     origin_of_weights: str = "memory"
+    settled: Mapping[str, int | tuple[str, ...]] = field(default_factory=dict)
+    suggested: Mapping[str, int] = field(default_factory=dict)
     decoder: Decoder | None = None
     stages: dict[str, Stage] = field(default_factory=dict)
     outer: Builder | None = None
@@ -119,6 +135,7 @@ class Builder:
     _sizes: dict[Any, fx.Node] = field(default_factory=dict)
     _reads: dict[str, fx.Node] = field(default_factory=dict)
     _symbols: dict[str, torch.SymInt] = field(default_factory=dict)
+    _made: dict[Hashable, Value] = field(default_factory=dict)
 
     # Calls
 
@@ -129,7 +146,8 @@ class Builder:
             Mismatch: the operator refuses these arguments whatever their values.
         """
         args, kwargs = self._for_schema(target, args, kwargs)
-        if not _nodes((args, kwargs)) and _small((args, kwargs)):
+        known = not _nodes((args, kwargs)) and _small((args, kwargs))
+        if known and not _grows(target, args, kwargs):
             return self._compute(target, args, kwargs)
         target, args = _number_operand(target, args)
         args, kwargs = _map(self._operand, args), _map(self._operand, kwargs)
@@ -143,7 +161,31 @@ class Builder:
         """Arithmetic on sizes with an operator of `effc.ir.opset.BUILTINS`."""
         if all(not isinstance(number, fx.Node) for number in numbers):
             return function(*numbers)
-        return self._emit(function, numbers, {})
+        key = (function, *numbers, *map(type, numbers))
+        if key not in self._sizes:
+            self._sizes[key] = self._equal(function, self._emit(function, numbers, {}))
+        return self._sizes[key]
+
+    def _equal(self, function: Callable[..., Any], node: fx.Node) -> Size:
+        """A size that is known to equal the result of `node`, or the node itself."""
+        value = node.meta["val"]
+        if function not in _EXACT or not isinstance(value, torch.SymInt):
+            return node
+        expression = value.node.expr
+        found = int(expression) if expression.is_number else self._sizes.get(str(expression), node)
+        if found is not node:
+            self.graph.erase_node(node)
+        return self._sizes.setdefault(str(expression), found)
+
+    def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """A value that several operators need alike: made at its first use, of no layer."""
+        if key not in self._made:
+            before, self.origin = self.origin, Origin()
+            try:
+                self._made[key] = make()
+            finally:
+                self.origin = before
+        return self._made[key]
 
     def items(self, node: fx.Node, count: int) -> list[fx.Node]:
         """The results of a call that returns several."""
@@ -159,7 +201,7 @@ class Builder:
     def _emit(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         if self.outer is not None:
             args, kwargs = fx.map_arg((args, kwargs), self.own)
-        node = self.graph.create_node("call_function", target, args, kwargs, self.origin.name)
+        node = self.graph.create_node("call_function", target, args, kwargs, _name(target))
         node.meta["path"], node.meta["layer"] = self.origin.path, self.origin.layer
         node.meta["val"] = self._type(node)
         return node
@@ -167,7 +209,7 @@ class Builder:
     def emit_as(self, value: Any, target: Any, *args: Any) -> fx.Node:
         """Emit a call whose fake result is known to the caller, None when nobody knows it."""
         args = fx.map_arg(args, self.own)
-        node = self.graph.create_node("call_function", target, args, {}, self.origin.name)
+        node = self.graph.create_node("call_function", target, args, {}, _name(target))
         node.meta.update(path=self.origin.path, layer=self.origin.layer, val=value)
         return node
 
@@ -175,7 +217,7 @@ class Builder:
 
     def branch(self) -> Builder:
         """A builder of a stage that this graph runs."""
-        new = {"captured": {}, "_sizes": {}, "_reads": {}}
+        new = {"captured": {}, "_sizes": {}, "_reads": {}, "_made": {}}
         return replace(self, graph=fx.Graph(), outer=self, **new)
 
     def own(self, node: fx.Node) -> fx.Node:
@@ -199,17 +241,9 @@ class Builder:
 
     def unknown(self, dtype: torch.dtype, shape: Sequence[int | None]) -> torch.Tensor:
         """A fake tensor some of whose sizes are only known at run time."""
-        env = self.mode.shape_env
-        assert env is not None
-        sizes = [env.create_unbacked_symint() if size is None else size for size in shape]
+        sizes = [self.unknown_size() if size is None else size for size in shape]
         with self.mode:
             return torch.empty(sizes, dtype=dtype)
-
-    def unknown_size(self) -> torch.SymInt:
-        """A fake number that is only known at run time."""
-        env = self.mode.shape_env
-        assert env is not None
-        return env.create_unbacked_symint()
 
     def node(self, value: Value) -> fx.Node:
         """A tensor as a node, for calls that are not to be computed now."""
@@ -231,15 +265,34 @@ class Builder:
             return None
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
         try:
-            with self.mode:
+            # Without the dispatcher written in Python, some operators take symbolic sizes for
+            # the numbers behind them, and fix them.
+            with self.mode, enable_python_dispatcher():
                 return node.target(*args, **kwargs)  # type: ignore[operator]
         except _DEPENDS_ON_VALUES:
             return None
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            if symbolic_shapes.has_free_unbacked_symbols(_leaves((args, kwargs))):
+            leaves = _leaves((args, kwargs))
+            if symbolic_shapes.has_free_unbacked_symbols(leaves):
                 return None
+            if any(map(symbolic_shapes.has_free_symbols, leaves)):
+                return self._settle(node, args)
             self.graph.erase_node(node)
             raise Mismatch(_first_line(error)) from error
+
+    def _settle(self, node: fx.Node, args: tuple[Any, ...]) -> None:
+        """Start again if a call tells what a size is that the file leaves open.
+
+        Otherwise the call stays without a type: whether it holds is known at run time.
+        """
+        names = {
+            str(symbol.node.expr): name
+            for name, symbol in self._symbols.items()
+            if isinstance(symbol, torch.SymInt) and symbol.node.expr.is_symbol
+        }
+        found = settle(node.target, args, names, self.suggested)
+        if found:
+            raise SizesSettled(found)
 
     def _for_schema(self, target: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Make tensors of sizes wherever the operator takes tensors."""
@@ -269,14 +322,20 @@ class Builder:
         """A value whose shape depends on values: elements and rank are known all the same."""
         if not isinstance(value, fx.Node) or value.meta.get("val") is not None or dtype is None:
             return value
+        value.meta["val"] = self.unknown(dtype, [None] * rank)
+        return value
+
+    def unknown_size(self) -> torch.SymInt:
+        """A size of which nothing is known but that it is not negative."""
+        size = self.unknown_number()
+        torch._check(size >= 0)
+        return size
+
+    def unknown_number(self) -> torch.SymInt:
+        """An integer of which nothing is known."""
         env = self.mode.shape_env
         assert env is not None
-        sizes = [env.create_unbacked_symint() for _ in range(rank)]
-        for size in sizes:
-            torch._check_is_size(size)
-        with self.mode:
-            value.meta["val"] = torch.empty(sizes, dtype=dtype)
-        return value
+        return env.create_unbacked_symint()
 
     def rank(self, value: Value) -> int:
         """The number of dimensions.
@@ -429,11 +488,16 @@ class Builder:
         self.weights.set(name, Weight.of(tensor.contiguous(), "a constant of the graph"))
         return self.weight(name)
 
-    def symbol(self, name: str) -> torch.SymInt:
+    def symbol(self, name: str) -> torch.SymInt | int:
         """A size that is only known at run time; one name is one size.
 
         Hints are distinct and above one, so that no two sizes are taken for equal.
         """
+        known = self.settled.get(name)
+        if isinstance(known, int):
+            return known
+        if known is not None:
+            return sum(self.symbol(part) for part in known)
         if name not in self._symbols:
             env = self.mode.shape_env
             assert env is not None
@@ -451,11 +515,25 @@ class Builder:
         node.meta.update(path="", layer=None, val=None)
         if shape is not None and dtype is not None:
             sizes = [s if isinstance(s, int) else self.symbol(s) for s in shape]
-            with self.mode:
-                node.meta["val"] = torch.empty(sizes, dtype=dtype)
+            try:
+                with self.mode:
+                    node.meta["val"] = torch.empty(sizes, dtype=dtype)
+            except RuntimeError as error:
+                raise ModelError(
+                    "E0306",
+                    f"no tensor has the sizes {list(shape)} ({_first_line(error)})",
+                    where=f"input {name}",
+                    help="the file is damaged; export the model again",
+                ) from error
         elif dtype is not None:
             node.meta["dtype"] = dtype
         return node
+
+
+def _name(target: Any) -> str:
+    """The operator without namespace and overload, e.g. "linear"."""
+    packet = getattr(target, "overloadpacket", target)
+    return str(getattr(packet, "__name__", "value")).strip("_")
 
 
 def _nodes(value: Any) -> list[fx.Node]:
@@ -484,6 +562,23 @@ def _leaves(value: Any) -> list[Any]:
 def _small(value: Any) -> bool:
     leaves = [leaf for leaf in _leaves(value) if isinstance(leaf, torch.Tensor)]
     return sum(leaf.nbytes for leaf in leaves) <= FOLDED_BYTES
+
+
+def _grows(target: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a call of small constants has a large result, told by its shape function."""
+    args, kwargs = _map(_without_values, args), _map(_without_values, kwargs)
+    if "device" not in kwargs and not any(isinstance(a, torch.Tensor) for a in _leaves(args)):
+        kwargs = {**kwargs, "device": "meta"}
+    try:
+        result = target(*args, **kwargs)
+    except Exception:  # shapes that depend on values are those of small inputs
+        return False
+    found = [leaf for leaf in _leaves(result) if isinstance(leaf, torch.Tensor)]
+    return sum(leaf.numel() * leaf.itemsize for leaf in found) > FOLDED_BYTES
+
+
+def _without_values(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, torch.Tensor) else value
 
 
 def _number_operand(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:

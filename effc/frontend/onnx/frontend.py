@@ -71,7 +71,7 @@ class OnnxFrontend:
         if isinstance(found, Interface):
             program = specialize(model, found, place)
         else:
-            program = import_model(model, place)
+            program = import_model(model, place, beside.image_sizes(model.graph, source))
             if decoder is None and "input_ids" in {str(v.name) for v in model.graph.inputs}:
                 program.notes.append(f"compiled as a function, not as a decoder: {found}")
         program.info = replace(program.info, **beside.known(facts))

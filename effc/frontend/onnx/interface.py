@@ -51,7 +51,7 @@ def decoder_interface(graph: onnx_ir.Graph) -> Interface | str:
     inputs = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers}
     past = {name: axis for name, value in inputs.items() if (axis := _growing(value)) is not None}
     rest = {name: value for name, value in inputs.items() if name not in past}
-    ids = _token_ids(rest)
+    ids = _token_ids(rest, graph)
     if ids is None:
         return "no input looks up token embeddings"
     logits, dropped = _logits(graph, bool(past))
@@ -106,31 +106,37 @@ def _uses(value: onnx_ir.Value) -> Iterator[tuple[onnx_ir.Node, int]]:
                 pending.append(node.outputs[0])
 
 
-def _token_ids(inputs: dict[str, onnx_ir.Value]) -> str | None:
-    """The integer input that reads the largest table."""
-    sizes = {name: _table(value) for name, value in inputs.items() if _is_row(value)}
-    found = {name: size for name, size in sizes.items() if size}
+def _token_ids(inputs: dict[str, onnx_ir.Value], graph: onnx_ir.Graph) -> str | None:
+    """The integer input that reads a table with a row for every token that the output scores.
+
+    Where no size tells (positions may have a table too), the first that reads one.
+    """
+    tables = {name: _tables(value) for name, value in inputs.items() if _is_row(value)}
+    found = [name for name, read in tables.items() if read]
     if "input_ids" in found:
         return "input_ids"
-    return max(found, key=lambda name: found[name], default=None)
+    last = [v.shape[-1] for v in graph.outputs if v.shape is not None and v.shape.rank()]
+    scored = {size for size in last if isinstance(size, int)}
+    fitting = [name for name in found if any(scored & set(shape) for shape in tables[name])]
+    return next(iter(fitting or found), None)
 
 
-def _table(value: onnx_ir.Value) -> int:
-    """Rows of the largest table that a value looks up, 0 for none."""
-    rows = 0
+def _tables(value: onnx_ir.Value) -> list[tuple[int, ...]]:
+    """Shapes of the weights that a value picks rows of."""
+    found = []
     for node, index in _uses(value):
         if node.op_type in _TABLE_READERS and index == 1:
             table = _source(node.inputs[0])
             if table is not None and table.const_value is not None and table.const_value.size > 1:
-                rows = max(rows, int(table.const_value.shape[0]))
-    return rows
+                found.append(tuple(int(size) for size in table.const_value.shape))
+    return found
 
 
 def _source(value: onnx_ir.Value | None) -> onnx_ir.Value | None:
-    """The initializer behind a value, through casts and the like."""
+    """The initializer behind a value, through operators that move or convert it."""
     while value is not None and value.const_value is None:
         node = value.producer()
-        if node is None or node.op_type not in (*_MOVES, "DequantizeLinear"):
+        if node is None or node.op_type not in (*_MOVES, "Transpose", "DequantizeLinear"):
             return None
         value = node.inputs[0]
     return value
@@ -155,7 +161,7 @@ def _role(name: str, value: onnx_ir.Value) -> str | None:
 
 def _turns(value: onnx_ir.Value) -> bool:
     """Whether positions come out as angles or rows of a table."""
-    if _table(value):
+    if _tables(value):
         return True
     for node, index in _uses(value):
         if node.op_type in ("MatMul", "Mul", "Einsum") and _reaches(node, ("Cos", "Sin"), 6):

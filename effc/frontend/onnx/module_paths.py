@@ -6,7 +6,6 @@ Names serve people only: reports and the names of sites. No rewrite depends on t
 from __future__ import annotations
 
 import ast
-import re
 
 import onnx_ir
 
@@ -16,7 +15,7 @@ from effc.ir.types import layer_of
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-class Origins:
+class ModulePaths:
     """Module paths of the nodes of one model.
 
     Args:
@@ -36,8 +35,7 @@ class Origins:
         """The origin of a node of the main graph."""
         path = _path(node).removeprefix(self._prefix)
         path = "" if f"{path}." == self._prefix else path
-        short = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node.op_type).lower()
-        return Origin(path, layer_of(path), short if short.isidentifier() else "value")
+        return Origin(path, layer_of(path))
 
 
 def _path(node: onnx_ir.Node) -> str:

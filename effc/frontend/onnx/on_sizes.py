@@ -32,14 +32,17 @@ def translate(
     rule = _RULES.get(op_type)
     if rule is None or not any(isinstance(value, Sizes) for value in inputs):
         return None
-    return rule(g, *inputs, **attributes)
+    try:
+        return rule(g, *inputs, **attributes)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None  # the translation of the operator says what is wrong
 
 
 def _shape(g: Builder, x: Value, start: int = 0, end: int | None = None) -> Value | None:
     typed = not isinstance(x, fx.Node) or isinstance(x.meta.get("val"), torch.Tensor)
     if isinstance(x, fx.Node) and not typed and x.meta.get("rank") is None:
         return None
-    return g.sizes(g.shape(x)[start:end])
+    return g.sizes([g.size(x, dim) for dim in range(g.rank(x))[start:end]])
 
 
 def _count(g: Builder, x: Value) -> Value:

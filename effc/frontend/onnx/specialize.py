@@ -16,7 +16,7 @@ import torch
 
 from effc.frontend.onnx.builder import Builder, Decoder, aten
 from effc.frontend.onnx.elements import initializer, torch_dtype
-from effc.frontend.onnx.importer import finish, symbolic_shape
+from effc.frontend.onnx.importer import finish, symbolic_shape, with_settled_sizes
 from effc.frontend.onnx.interface import Interface
 from effc.frontend.onnx.translate import Translator
 from effc.frontend.onnx.values import Size, Value
@@ -34,7 +34,10 @@ def specialize(model: onnx_ir.Model, roles: Interface, place: str) -> Program:
     Raises:
         ModelError: E0306, E0307, see `Translator.run`.
     """
-    g = Builder(origin_of_weights=place)
+    return with_settled_sizes(lambda g: _build(g, model, roles, place), place, {})
+
+
+def _build(g: Builder, model: onnx_ir.Model, roles: Interface, place: str) -> Program:
     values = {str(value.name): value for value in model.graph.inputs}
     given = symbolic_shape(values[roles.ids], "ids") or ("B", "T")
     shape = tuple(n if isinstance(s, str) else s for s, n in zip(given, ("B", "T"), strict=True))

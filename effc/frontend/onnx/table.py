@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "elementwise",
         "indexing",
         "linear_algebra",
+        "logic",
         "losses",
         "microsoft.standard_domain",
         "normalization",

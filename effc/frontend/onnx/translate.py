@@ -6,6 +6,7 @@ for. Subgraphs that are taken for certain are translated in place.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,20 @@ from effc.diagnostics import ModelError
 from effc.frontend.onnx import functions, on_sizes, table
 from effc.frontend.onnx.builder import Builder
 from effc.frontend.onnx.elements import element_type, initializer, to_torch
-from effc.frontend.onnx.origins import Origins
+from effc.frontend.onnx.module_paths import ModulePaths
+from effc.frontend.onnx.quiet import quiet
+from effc.frontend.onnx.table import Translation
 from effc.frontend.onnx.values import Mismatch, Unsupported, Value
+
+# What Python and numpy raise where a file holds numbers or kinds that nobody expects.
+_FAULTS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 # A function body that uses itself, or nests without end, stops here.
 MAX_DEPTH = 32
@@ -44,7 +57,7 @@ class Translator:
     _opsets: list[Mapping[str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._origins = Origins(self.model)
+        self._origins = ModulePaths(self.model)
         self.builder.inline = self.inline
         self._opsets.append(self.model.opset_imports)
 
@@ -65,7 +78,8 @@ class Translator:
         graph = self.model.graph
         # An initializer may stand among the inputs, as its default; it is the one that counts.
         given = [inputs.get(str(value.name)) for value in graph.inputs]
-        return self.graph(graph, given)
+        with quiet():
+            return self.graph(graph, given)
 
     def inline(
         self, graph: onnx_ir.Graph, inputs: Sequence[Value], into: Builder | None = None
@@ -108,13 +122,13 @@ class Translator:
             results = self._translate(node, [self._value(value) for value in node.inputs])
         except Unsupported as reason:
             raise _unsupported([(node, str(reason))], self.model) from None
-        except Mismatch as reason:
+        except (Mismatch, *_FAULTS) as reason:
             raise ModelError(
                 "E0306",
-                f"{node.op_type} cannot be applied to its inputs: {reason}",
+                f"{node.op_type} cannot be applied to its inputs: {_text(reason)}",
                 where=_where(self.model, node),
                 help="the file is damaged, or an exporter wrote it wrongly; export it again",
-            ) from None
+            ) from reason
         finally:
             g.origin, g.opset, g.wanted, g.onnx_dtypes = before
         for out, value in zip(node.outputs, results, strict=False):
@@ -133,12 +147,15 @@ class Translator:
             translation = table.find(node.domain, node.op_type)
             if translation is None:
                 return self._standard_body(node, inputs)
+            _check_call(translation, inputs, attributes)
             results = translation(self.builder, *inputs, **attributes)
         return results if isinstance(results, tuple) else (results,)
 
     def _standard_body(self, node: onnx_ir.Node, inputs: list[Value]) -> Sequence[Value]:
         version = self.builder.opset
-        found = functions.body(node, version, [self._type(value) for value in inputs])
+        found = functions.body(
+            node, version, [self._type(value) for value in inputs], self._resolved(node)
+        )
         if found is None:
             raise Unsupported("there is no translation")
         return self._body(found, node, inputs)
@@ -198,6 +215,22 @@ class Translator:
                 missing.append((node, "there is no translation"))
         if missing:
             raise _unsupported(missing, self.model)
+
+
+def _text(reason: Exception) -> str:
+    if isinstance(reason, Mismatch):
+        return str(reason)
+    return f"{type(reason).__name__}: {str(reason).strip()[:200]}"
+
+
+def _check_call(
+    translation: Translation, inputs: Sequence[Value], attributes: Mapping[str, Any]
+) -> None:
+    """Refuse attributes that the operator does not have, and inputs too many or too few."""
+    try:
+        inspect.signature(translation).bind(None, *inputs, **attributes)
+    except TypeError as error:
+        raise Mismatch(str(error)) from error
 
 
 def _remember_type(out: onnx_ir.Value, value: Value) -> None:

@@ -6,6 +6,7 @@ stays arithmetic on sizes, and only the rest becomes calls of operators.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,6 +24,18 @@ class Unsupported(Exception):
 
 class Mismatch(Exception):
     """The inputs of an operator do not fit together: the model itself is wrong."""
+
+
+class SizesSettled(Exception):
+    """An operator says what sizes are that the file leaves open; the translation starts again.
+
+    Attributes:
+        sizes: see `effc.frontend.onnx.equations`.
+    """
+
+    def __init__(self, sizes: Mapping[str, int | tuple[str, ...]]) -> None:
+        super().__init__(str(sizes))
+        self.sizes = sizes
 
 
 @dataclass(frozen=True, eq=False)
