@@ -30,9 +30,10 @@ $(STAMP): pyproject.toml
 	  || echo "torch-mlir has no build for this Python: exports to MLIR are not tested"
 	touch $(STAMP)
 
-demo: $(STAMP) ## compile the reference model with a policy and generate text
+demo: $(STAMP) ## compile the reference model, generate text, and take it through ONNX and back
 	$(BIN)/effc compile examples/zoo/lm/checkpoint --spec examples/policies/demo.toml -o $(DEMO) --force
 	$(BIN)/effc run $(DEMO) --prompt "$(PROMPT)" --max-new-tokens 64 --temperature 0.6 --seed 1
+	$(BIN)/python -m examples.onnx_round_trip examples/zoo/lm/checkpoint examples/policies/demo.toml $(DEMO)-onnx
 
 test: $(STAMP) ## run the whole suite
 	$(BIN)/ruff check .
@@ -50,4 +51,4 @@ coverage: $(STAMP) ## check every decoder architecture of transformers, rewrite 
 	$(BIN)/python -m tests.e2e.sweep --write docs/coverage.md
 
 clean: ## remove what was built
-	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out out-onnx build dist .pytest_cache .ruff_cache .hypothesis
