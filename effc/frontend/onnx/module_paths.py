@@ -9,7 +9,7 @@ import ast
 
 import onnx_ir
 
-from effc.frontend.onnx.builder import Origin
+from effc.frontend.onnx.emitter import Origin
 from effc.ir.types import layer_of
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
