@@ -36,7 +36,8 @@ def optimize(
     """Compile a model under a policy and make it ready to run.
 
     Args:
-        model: `nn.Module`, or the path of a Hugging Face folder.
+        model: `nn.Module`, the path of a Hugging Face folder or of an `.onnx` file, or an
+            `onnx.ModelProto`.
         spec: path of a policy, dict, `effc.Policy`, or None for an empty policy.
         tokenizer: for `stop_strings` and `quality.data`; default: the one beside the model.
         example_inputs: for modules that are no transformers language model: tuple or dict.
@@ -207,9 +208,10 @@ class CompiledModel:
 
         Args:
             path: the file; a model of several stages gets one file per stage beside it.
-            format: "pt2" or "mlir".
+            format: "onnx", "pt2" or "mlir".
             force: replace files that are there.
-            options: of the format, e.g. `dialect="linalg"` of "mlir".
+            options: of the format: `dialect`, `opset`, `external_data`, `genai_config` of "onnx",
+                see `effc.export.onnx.exporter.Onnx`; `dialect` of "mlir".
 
         Returns:
             Stage -> its file.

@@ -134,6 +134,18 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
         "sympy",
         "torch_mlir",
     ),
+    "effc.export.onnx": (
+        *ML,
+        "numpy",
+        "onnx",
+        "onnx_ir",
+        "onnxscript",
+        "effc.export",
+        "effc.ir",
+        "effc.diagnostics",
+        "effc.settings",
+        "effc.kernels",
+    ),
 }  # fmt: skip
 
 

@@ -17,15 +17,17 @@ class Exported:
     Attributes:
         files: stage -> its file.
         notes: what the user should know about them.
+        beside: further files that belong to them, e.g. weights kept apart.
     """
 
     files: Mapping[str, Path]
     notes: tuple[str, ...]
+    beside: tuple[Path, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes of all files."""
-        return sum(path.stat().st_size for path in self.files.values())
+        return sum(path.stat().st_size for path in (*self.files.values(), *self.beside))
 
 
 class Exporter(Protocol):

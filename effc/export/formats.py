@@ -13,9 +13,8 @@ from effc.ir.program import Program
 FORMATS: dict[str, str] = {
     "pt2": "effc.export.pt2:Pt2",
     "mlir": "effc.export.mlir:Mlir",
+    "onnx": "effc.export.onnx.exporter:Onnx",
 }
-
-LATER = ("onnx",)
 
 
 def export_program(
@@ -43,12 +42,6 @@ def exporter(format: str, **options: object) -> Exporter:
     Raises:
         ExportError: E0801 when there is none, or when it does not have these options.
     """
-    if format in LATER:
-        raise ExportError(
-            "E0801",
-            f"exporting to {format} belongs to a later version",
-            help=f"this version exports to {' and '.join(FORMATS)}",
-        )
     if format not in FORMATS:
         raise ExportError(
             "E0801", f"there is no format {format!r}", help=did_you_mean(format, FORMATS)

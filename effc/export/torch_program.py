@@ -54,10 +54,10 @@ def export_stage(program: Program, stage: Stage) -> TorchExport:
     if program.loop == "autoregressive" and stage.name == dense.STAGE:
         return _export_decode(program, stage)
     inputs = tuple(spec for spec in stage.inputs if not spec.optional)
-    example = _example(inputs)
+    example = example_inputs(inputs)
     given = {**dict.fromkeys(spec.name for spec in stage.inputs), **example}
-    sizes = {**dict.fromkeys(given), **_sizes(inputs)}
-    exported = _export(_with_named_results(program, stage), given, sizes, program.info.source)
+    sizes = {**dict.fromkeys(given), **size_names(inputs)}
+    exported = export_module(with_named_results(program, stage), given, sizes, program.info.source)
     return TorchExport(stage.name, exported, inputs, stage.outputs)
 
 
@@ -69,14 +69,14 @@ def _export_decode(program: Program, stage: Stage) -> TorchExport:
         for name, spec in arguments.items()
         if name in (*dense.ARGUMENTS, "lengths") and not spec.optional
     )
-    example = _example(plain) | {"past": _example(planes)}
-    sizes = _sizes(plain) | {"past": _sizes(planes)}
-    exported = _export(dense.DenseDecoder(program), example, sizes, program.info.source)
+    example = example_inputs(plain) | {"past": example_inputs(planes)}
+    sizes = size_names(plain) | {"past": size_names(planes)}
+    exported = export_module(dense.DenseDecoder(program), example, sizes, program.info.source)
     outputs = ("logits", "lengths", *(spec.name for spec in planes))
     return TorchExport(stage.name, exported, (*plain, *planes), outputs)
 
 
-def _with_named_results(program: Program, stage: Stage) -> nn.Module:
+def with_named_results(program: Program, stage: Stage) -> nn.Module:
     """The module of a stage that returns what the compiled model returns: a tensor, a tuple, or
     a dictionary of named results."""
     module = stage_module(program, stage)
@@ -90,7 +90,7 @@ def _with_named_results(program: Program, stage: Stage) -> nn.Module:
     return module
 
 
-def _example(inputs: tuple[InputSpec, ...]) -> dict[str, torch.Tensor]:
+def example_inputs(inputs: tuple[InputSpec, ...]) -> dict[str, torch.Tensor]:
     """Zeros of distinct sizes above one, so that none are taken for equal or constant."""
     names = dict.fromkeys(s for spec in inputs for s in spec.shape if isinstance(s, str))
     sizes = {name: 3 + 2 * i for i, name in enumerate(names)}
@@ -100,13 +100,13 @@ def _example(inputs: tuple[InputSpec, ...]) -> dict[str, torch.Tensor]:
     }
 
 
-def _sizes(inputs: tuple[InputSpec, ...]) -> Sizes:
+def size_names(inputs: tuple[InputSpec, ...]) -> Sizes:
     return {
         spec.name: {d: s for d, s in enumerate(spec.shape) if isinstance(s, str)} for spec in inputs
     }
 
 
-def _export(
+def export_module(
     module: nn.Module, example: Mapping[str, Any], sizes: Sizes, source: str
 ) -> ExportedProgram:
     try:

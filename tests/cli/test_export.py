@@ -45,7 +45,7 @@ def test_json(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("arguments", "code"),
     (
-        (["--to", "onnx"], "E0801"),
+        (["--to", "onnx", "--opset", "17"], "E0801"),
         (["--to", "tflite"], "E0801"),
         (["--to", "pt2", "--dialect", "torch"], "E0101"),
         (["--to", "mlir", "--dialect", "tosa"], "E0801"),
