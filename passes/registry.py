@@ -33,13 +33,27 @@ METHODS: dict[str, dict[str, str]] = {
 # Exact passes that bring every captured program into canonical form, in any order: the pass
 # manager sorts them by their own declarations.
 CANONICAL: tuple[str, ...] = (
+    "effc.passes.normalize.scalars:InlineScalars",
+    "effc.passes.normalize.splits:SlicesOfSplits",
     "effc.passes.normalize.no_ops:RemoveNoOps",
+    "effc.passes.normalize.layouts:JoinLayouts",
     "effc.passes.normalize.fold_constants:FoldConstants",
     "effc.passes.normalize.dead_code:RemoveDeadCode",
     "effc.passes.raising.linear:RaiseLinear",
+    "effc.passes.raising.table:RaiseTable",
+    "effc.passes.raising.bias:RaiseBias",
+    "effc.passes.raising.merged_heads:RaiseMergedHeads",
     "effc.passes.raising.attention:RaiseAttention",
+    "effc.passes.raising.attention_products:RaiseAttentionProducts",
+    "effc.passes.raising.grouped_queries:RaiseGroupedQueries",
+    "effc.passes.raising.masks:RecognizeMasks",
+    "effc.passes.raising.positions:FindPositions",
+    "effc.passes.raising.layers:NumberLayers",
+    "effc.passes.raising.mean_squares:RaiseMeanSquares",
     "effc.passes.raising.rms_norm:RaiseNorms",
+    "effc.passes.raising.layer_norm:RaiseLayerNorm",
     "effc.passes.raising.rope:RaiseRope",
+    "effc.passes.raising.activations:RaiseActivations",
     "effc.passes.raising.gated_activation:RaiseGatedActivation",
 )
 

@@ -109,7 +109,8 @@ def _sweep(
 ) -> None:
     """Apply one rule at every node once."""
     for root in list(rewriter.graph.nodes):
-        if root.op != "call_function" or root._erased:
+        typed = root.meta.get("val") is not None
+        if root.op != "call_function" or root._erased or not typed:
             continue
         found, reason = _find(rule, root)
         known = _lookalike(rule, root) if reason else ""

@@ -15,13 +15,9 @@ import torch
 from torch import fx
 
 from effc.ir.passbase import PassStage, Semantics
-from effc.ir.pattern import Call, Cast, Match, Var
+from effc.ir.pattern import Call, Match, Var
 from effc.ir.rewriter import GraphRewriter
-from effc.ir.rules import Lookalike, RewriteRule, RulePass
-
-_PRODUCTS = ("aten.matmul.default", "aten.bmm.default")
-_SOFTMAX = Call(("aten.softmax.int", "aten._softmax.default"), (Var("scores"),), ("dtype",))
-_WEIGHTS = Cast(_SOFTMAX)
+from effc.ir.rules import RewriteRule, RulePass
 
 
 class RaiseFusedAttention(RewriteRule):
@@ -33,14 +29,6 @@ class RaiseFusedAttention(RewriteRule):
             ("aten.scaled_dot_product_attention.default",),
             (Var("q"), Var("k"), Var("v")),
             keywords=("attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"),
-        ),
-    )
-    lookalikes = (
-        Lookalike(
-            Call(_PRODUCTS, (_WEIGHTS, Var("v"))),
-            "attention written as products around a softmax is not raised; "
-            "call torch.nn.functional.scaled_dot_product_attention",
-            lambda found: found["v"].op != "get_attr",
         ),
     )
 

@@ -18,6 +18,7 @@ from effc.ir.passbase import PassStage
 from effc.ir.pattern import Call, Match, Var, op_name
 from effc.ir.rewriter import GraphRewriter
 from effc.ir.rules import Lookalike, RewriteRule, RulePass
+from effc.passes.raising.scores import strip_scale
 
 _NAMES = {
     "aten.silu.default": "silu",
@@ -54,7 +55,7 @@ class RaiseGate(RewriteRule):
     def check(self, found: Match, root: fx.Node) -> str:
         """Gate and value must be two activations of one shape."""
         gate, up = found["gate"], found["up"]
-        if up.op == "get_attr" or gate is up:
+        if up.op == "get_attr" or up in (strip_scale(gate)[1], found["act"]):
             return "the other factor is no second activation"
         if gate.meta["val"].shape != up.meta["val"].shape:
             return "gate and value have different shapes"
@@ -77,5 +78,6 @@ class RaiseGatedActivation(RulePass):
 
     name: ClassVar[str] = "raise-gated-activation"
     stage: ClassVar[PassStage] = PassStage.RAISE
+    after: ClassVar[tuple[str, ...]] = ("raise-activations",)
     rules: ClassVar[tuple[RewriteRule, ...]] = (RaiseGate(),)
     near: ClassVar[int] = 2

@@ -40,7 +40,7 @@ class RaiseTransposedProduct(RewriteRule):
     def check(self, found: Match, root: fx.Node) -> str:
         """The right factor must be a matrix of the state with its two dimensions swapped."""
         weight, turned = found["weight"], found["turned"].meta["val"]
-        if reason := _no_matrix(weight):
+        if reason := no_matrix(weight):
             return reason
         value = weight.meta["val"]
         swapped = (value.shape[::-1], value.stride()[::-1])
@@ -72,24 +72,32 @@ class RaiseWeightProduct(RewriteRule):
 
     def check(self, found: Match, root: fx.Node) -> str:
         """The right factor must be a matrix of the state."""
-        return _no_matrix(found["weight"])
+        return no_matrix(found["weight"])
 
     def rewrite(self, rewriter: GraphRewriter, found: Match, root: fx.Node) -> fx.Node:
         """Transpose the weight once, at compile time."""
-        name = f"{found['weight'].target}/t"
-        source = rewriter.program.weights[str(found["weight"].target)]
-        if name not in rewriter.program.weights:
-            shape = (source.shape[1], source.shape[0])
-            origin = f"transpose of {source.origin}"
-            rewriter.add_weight(
-                name, source.map(lambda w: w.t().contiguous(), shape=shape, origin=origin)
-            )
         return rewriter.call(
-            aten.linear.default, found["x"], rewriter.weight(name), found.bound.get("bias")
+            aten.linear.default,
+            found["x"],
+            transposed(rewriter, found["weight"]),
+            found.bound.get("bias"),
         )
 
 
-def _no_matrix(weight: fx.Node) -> str:
+def transposed(rewriter: GraphRewriter, weight: fx.Node) -> fx.Node:
+    """The transpose of a weight, made once, at compile time."""
+    name = f"{weight.target}/t"
+    source = rewriter.program.weights[str(weight.target)]
+    if name not in rewriter.program.weights:
+        shape = (source.shape[1], source.shape[0])
+        origin = f"transpose of {source.origin}"
+        rewriter.add_weight(
+            name, source.map(lambda w: w.t().contiguous(), shape=shape, origin=origin)
+        )
+    return rewriter.weight(name)
+
+
+def no_matrix(weight: fx.Node) -> str:
     if weight.op != "get_attr":
         return f"the right factor {weight.name} is computed, not a weight"
     if len(weight.meta["val"].shape) != 2:
@@ -104,5 +112,6 @@ class RaiseLinear(RulePass):
     name: ClassVar[str] = "raise-linear"
     stage: ClassVar[PassStage] = PassStage.RAISE
     semantics: ClassVar[Semantics] = Semantics.ROUNDING
+    after: ClassVar[tuple[str, ...]] = ("raise-attention-products",)
     rules: ClassVar[tuple[RewriteRule, ...]] = (RaiseTransposedProduct(), RaiseWeightProduct())
     near: ClassVar[int] = 1

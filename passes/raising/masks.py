@@ -70,7 +70,7 @@ class RecognizeMasks(Pass):
 
     name: ClassVar[str] = "recognize-masks"
     stage: ClassVar[PassStage] = PassStage.RAISE
-    after: ClassVar[tuple[str, ...]] = ("raise-attention",)
+    after: ClassVar[tuple[str, ...]] = ("raise-attention", "raise-grouped-queries")
 
     def call(self, program: Program, journal: Journal) -> list[Outcome]:
         """One outcome per attention with a mask given as a tensor."""

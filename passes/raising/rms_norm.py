@@ -19,33 +19,30 @@ from torch import fx
 from effc.ir.passbase import PassStage
 from effc.ir.pattern import CASTS, Call, Cast, Const, Match, Var, op_name
 from effc.ir.rewriter import GraphRewriter
-from effc.ir.rules import Lookalike, RewriteRule, RulePass
+from effc.ir.rules import RewriteRule, RulePass
 
 _X = Cast(Var("x"))
 _MEAN = Call(("aten.mean.dim",), (Call(("aten.pow.Tensor_Scalar",), (_X, 2)), Const("dims"), True))
-_ROOT = Call(("aten.rsqrt.default",), (Call(("aten.add.Tensor",), (_MEAN, Const("eps"))),))
-_NORMAL = Call(("aten.mul.Tensor",), (_X, _ROOT), commutative=True, name="normal")
-_PRODUCT = Call(
-    ("aten.mul.Tensor",), (Cast(_NORMAL), Cast(Var("weight"))), commutative=True, name="product"
-)
-_QUOTIENT = Call(
-    ("aten.div.Tensor",),
-    (_X, Call(("aten.sqrt.default",), (Call(("aten.add.Tensor",), (_MEAN, Const("eps"))),))),
-)
+_SUM = Call(("aten.add.Tensor",), (_MEAN, Const("eps")))
+
+
+def _product(inner: Call) -> Call:
+    """The weight times the normalized value."""
+    root = Call(("aten.rsqrt.default",), (inner,))
+    normal = Call(("aten.mul.Tensor",), (_X, root), commutative=True, name="normal")
+    args = (Cast(normal), Cast(Var("weight")))
+    return Call(("aten.mul.Tensor",), args, commutative=True, name="product")
+
+
+# Some exporters drop an epsilon that is too small for them to see.
+_PRODUCTS = (_product(_SUM), _product(_MEAN))
 
 
 class RaiseRmsNorm(RewriteRule):
     """weight * round(normal), or round(weight * normal)."""
 
     name = "raise-rms-norm"
-    patterns = (Call(CASTS, (_PRODUCT,), keywords=("dtype",)), _PRODUCT)
-    lookalikes = (
-        Lookalike(
-            _QUOTIENT,
-            "the value is divided by its root mean square; effc.rms_norm multiplies by the "
-            "reciprocal (rsqrt), which rounds differently",
-        ),
-    )
+    patterns = (*(Call(CASTS, (p,), keywords=("dtype",)) for p in _PRODUCTS), *_PRODUCTS)
 
     def check(self, found: Match, root: fx.Node) -> str:
         """The last dimension, a weight vector, and one of the two ways to round."""
@@ -63,8 +60,9 @@ class RaiseRmsNorm(RewriteRule):
     def rewrite(self, rewriter: GraphRewriter, found: Match, root: fx.Node) -> fx.Node:
         """The rounding order is part of the meaning."""
         first, _ = _rounding(found, root)
+        eps = float(found.bound.get("eps", 0.0))
         return rewriter.call(
-            torch.ops.effc.rms_norm.default, found["x"], found["weight"], found["eps"], first
+            torch.ops.effc.rms_norm.default, found["x"], found["weight"], eps, first
         )
 
 
@@ -99,4 +97,5 @@ class RaiseNorms(RulePass):
 
     name: ClassVar[str] = "raise-norms"
     stage: ClassVar[PassStage] = PassStage.RAISE
+    after: ClassVar[tuple[str, ...]] = ("raise-layer-norm", "raise-mean-squares")
     rules: ClassVar[tuple[RewriteRule, ...]] = (RaiseRmsNorm(),)

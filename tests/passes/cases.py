@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effc.ir.passbase import Pass
 from effc.ir.program import Program
 from effc.passes.caching.insert_cache import InsertCache
 from effc.passes.lowering.bufferize import Bufferize
@@ -26,47 +20,12 @@ from effc.passes.raising.gated_activation import RaiseGatedActivation
 from effc.passes.raising.linear import RaiseLinear
 from effc.passes.raising.rms_norm import RaiseNorms
 from effc.passes.raising.rope import RaiseRope
+from tests.passes.case import PassCase, captured, named, of_module, values
+from tests.passes.decomposed import DECOMPOSED
+from tests.passes.exported import EXPORTED
 from tests.programs import Inputs, capture, decode_inputs, decoder, example_ids, run_passes
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class PassCase:
-    """What a pass is tested on.
-
-    Attributes:
-        location: as in the registry.
-        make: the pass, ready to run.
-        build: captures the program before the pass.
-        inputs: of the stage that is run, by name.
-        applied: number of places the pass must rewrite.
-    """
-
-    location: str
-    make: Callable[[], Pass]
-    build: Callable[[], Program]
-    inputs: Callable[[], Inputs]
-    applied: int
-
-    @property
-    def name(self) -> str:
-        """The name of the pass."""
-        return self.make().name
-
-    def program(self) -> Program:
-        """A fresh copy of the program, captured once."""
-        return _captured(self.build).copy()
-
-
-@cache
-def _captured(build: Callable[[], Program]) -> Program:
-    return build()
-
-
-def values(*shape: int, seed: int = 0) -> Tensor:
-    """Fixed random numbers."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 class NoOps(nn.Module):
@@ -226,7 +185,7 @@ def _decoder() -> Program:
 
 
 def _cached() -> Program:
-    program = _captured(_decoder).copy()
+    program = captured(_decoder).copy()
     run_passes(program, InsertCache(page_size=4))
     return program
 
@@ -235,23 +194,9 @@ def _half(*shape: int) -> Tensor:
     return values(*shape).half()
 
 
-def _named(**inputs: Tensor) -> Callable[[], Inputs]:
-    return lambda: dict(inputs)
-
-
-def _module(module: Callable[[], nn.Module], **inputs: Tensor) -> dict[str, Any]:
-    batch = next(iter(inputs.values())).shape[0]
-    dim = torch.export.Dim("B", min=1)
-    shapes = {name: {0: dim} if len(x) == batch else {} for name, x in inputs.items()}
-    return {
-        "build": lambda: capture(module(), *inputs.values(), dynamic_shapes=shapes),
-        "inputs": _named(**inputs),
-    }
-
-
 def _decode() -> Inputs:
     ids, _ = example_ids(1, 7)
-    return decode_inputs(_captured(_cached), ids)
+    return decode_inputs(captured(_cached), ids)
 
 
 PAIRS = values(1, 1, 3, 8, seed=1), values(1, 1, 3, 8, seed=2)
@@ -261,64 +206,64 @@ CASES: tuple[PassCase, ...] = (
     PassCase(
         "effc.passes.normalize.no_ops:RemoveNoOps",
         RemoveNoOps,
-        **_module(NoOps, x=values(3, 4)),
+        **of_module(NoOps, x=values(3, 4)),
         applied=1,
     ),
     PassCase(
         "effc.passes.normalize.fold_constants:FoldConstants",
         FoldConstants,
-        **_module(Constants, x=values(3, 4)),
+        **of_module(Constants, x=values(3, 4)),
         applied=4,
     ),
     PassCase(
         "effc.passes.normalize.dead_code:RemoveDeadCode",
         RemoveDeadCode,
         dead_program,
-        _named(x=values(3, 4)),
+        named(x=values(3, 4)),
         applied=1,
     ),
     PassCase(
         "effc.passes.raising.linear:RaiseLinear",
         RaiseLinear,
-        **_module(Products, x=values(3, 4)),
+        **of_module(Products, x=values(3, 4)),
         applied=3,
     ),
     PassCase(
         "effc.passes.raising.attention:RaiseAttention",
         RaiseAttention,
-        **_module(Attentions, q=values(2, 4, 5, 8), k=values(2, 2, 5, 8), mask=values(5, 5) > 0),
+        **of_module(Attentions, q=values(2, 4, 5, 8), k=values(2, 2, 5, 8), mask=values(5, 5) > 0),
         applied=2,
     ),
     PassCase(
         "effc.passes.raising.rms_norm:RaiseNorms",
         RaiseNorms,
-        **_module(Norms, x=_half(3, 6)),
+        **of_module(Norms, x=_half(3, 6)),
         applied=2,
     ),
     PassCase(
         "effc.passes.raising.rope:RaiseRope",
         RaiseRope,
-        **_module(Ropes, x=values(2, 3, 3, 8), cos=PAIRS[0], sin=PAIRS[1]),
+        **of_module(Ropes, x=values(2, 3, 3, 8), cos=PAIRS[0], sin=PAIRS[1]),
         applied=2,
     ),
     PassCase(
         "effc.passes.raising.gated_activation:RaiseGatedActivation",
         RaiseGatedActivation,
-        **_module(Gates, g=values(3, 6), u=values(3, 6, seed=1)),
+        **of_module(Gates, g=values(3, 6), u=values(3, 6, seed=1)),
         applied=3,
     ),
     PassCase(
         "effc.passes.quantization.quantize_weights:QuantizeWeights",
         _quantize,
         _quantizable,
-        _named(ids=torch.tensor([[1, 2, 0, 3]])),
+        named(ids=torch.tensor([[1, 2, 0, 3]])),
         applied=3,
     ),
     PassCase(
         "effc.passes.caching.insert_cache:InsertCache",
         lambda: InsertCache(page_size=4),
         _decoder,
-        _named(ids=IDS[0], positions=IDS[1]),
+        named(ids=IDS[0], positions=IDS[1]),
         applied=3,
     ),
     PassCase("effc.passes.lowering.bufferize:Bufferize", Bufferize, _cached, _decode, applied=4),
@@ -329,4 +274,6 @@ CASES: tuple[PassCase, ...] = (
         _decode,
         applied=8,
     ),
+    *DECOMPOSED,
+    *EXPORTED,
 )

@@ -10,14 +10,11 @@ a refusal.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effc.ir.passbase import Pass
 from effc.ir.program import Program
 from effc.passes.caching.insert_cache import InsertCache
 from effc.passes.lowering.bufferize import Bufferize
@@ -32,75 +29,11 @@ from effc.passes.raising.gated_activation import RaiseGatedActivation
 from effc.passes.raising.linear import RaiseLinear
 from effc.passes.raising.rms_norm import RaiseNorms
 from effc.passes.raising.rope import RaiseRope
-from tests.passes.cases import values
+from tests.passes.case import values
+from tests.passes.near import RENAMED, SAID_BY_NOBODY, Near, NearMisses, one_liner, program
+from tests.passes.near_decomposed import NEAR_DECOMPOSED
+from tests.passes.near_exported import NEAR_EXPORTED
 from tests.programs import capture, decoder, example_ids, run_passes
-
-Function = Callable[..., Any]
-
-SAID_BY_NOBODY = ""
-RENAMED = "renamed, and rewritten all the same"
-
-
-@dataclass(frozen=True)
-class Near:
-    """A program that a pass almost rewrites, or rewrites although its names are others.
-
-    Attributes:
-        name: what is different.
-        build: captures the program.
-        reason: part of what the user is told; `RENAMED` if the pass must rewrite it.
-        make: the pass, where it is not that of the row.
-    """
-
-    name: str
-    build: Callable[[], Program]
-    reason: str
-    make: Callable[[], Pass] | None = None
-
-
-@dataclass(frozen=True)
-class NearMisses:
-    """One pass.
-
-    Attributes:
-        location: as in the registry.
-        make: the pass.
-        unmatched: captures a program in which the pass must find nothing.
-        near: what it almost rewrites.
-        refusal: what the pass says of `unmatched`, if it refuses programs that are not for it.
-    """
-
-    location: str
-    make: Callable[[], Pass]
-    unmatched: Callable[[], Program]
-    near: tuple[Near, ...]
-    refusal: str = SAID_BY_NOBODY
-
-
-class Calls(nn.Module):
-    """A module of one function, with parameters p0, p1, ... as its last arguments."""
-
-    def __init__(self, function: Function, *parameters: Tensor) -> None:
-        super().__init__()
-        self.function = function
-        self.p = nn.ParameterList(nn.Parameter(p) for p in parameters)
-
-    def forward(self, x: Tensor, y: Tensor, z: Tensor) -> Any:
-        return self.function(x, y, z, *self.p)
-
-
-def program(
-    function: Function, *parameters: Tensor, shape: tuple[int, ...] = (2, 3, 4, 8)
-) -> Callable[[], Program]:
-    """Captures `function(x, y, z, *parameters)` of three inputs of one shape."""
-    inputs = [values(*shape, seed=seed) for seed in range(3)]
-    return lambda: capture(Calls(function, *parameters), *inputs)
-
-
-def one_liner(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """Nothing that any pass knows."""
-    return x.sin() + y * 0.5 - z.exp()
-
 
 # Normalization
 
@@ -163,10 +96,6 @@ def other_keys(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(x[:, :, 1:], y, z, is_causal=True)
 
 
-def by_hand(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    return torch.softmax(x @ y.transpose(-1, -2) * 0.3, -1) @ z
-
-
 # Norms
 
 
@@ -222,6 +151,15 @@ def gated(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
 
 def mish(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     return F.mish(x) * y
+
+
+def squared(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    activated = F.relu(x)
+    return activated * activated
+
+
+def quick(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    return torch.sigmoid(x * 1.702) * x
 
 
 def broadcast(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -338,7 +276,6 @@ NEAR_MISSES: tuple[NearMisses, ...] = (
             Near("other names", program(fused), RENAMED),
             Near("three dimensions", program(three_dimensional), "are not [B, H, T, D]"),
             Near("keys of another sequence", program(other_keys), "keys of another sequence"),
-            Near("by hand", program(by_hand), "products around a softmax is not raised"),
         ),
     ),
     NearMisses(
@@ -347,7 +284,7 @@ NEAR_MISSES: tuple[NearMisses, ...] = (
         program(layer_norm, ROW),
         (
             Near("other names", program(rms, ROW), RENAMED),
-            Near("a division", program(divided, ROW), "divided by its root mean square"),
+            Near("a division", program(divided, ROW), SAID_BY_NOBODY),
             Near("another dimension", program(across, ROW), "the mean runs over [1]"),
             Near("a computed gain", program(computed_gain), "y is no weight vector"),
         ),
@@ -369,6 +306,8 @@ NEAR_MISSES: tuple[NearMisses, ...] = (
         ALONE,
         (
             Near("other names", program(gated), RENAMED),
+            Near("a square", program(squared), "no second activation"),
+            Near("quick GELU", program(quick), "no second activation"),
             Near("another activation", program(mish), "not this activation"),
             Near("a broadcast value", program(broadcast), "gate and value have different shapes"),
         ),
@@ -420,4 +359,6 @@ NEAR_MISSES: tuple[NearMisses, ...] = (
             ),
         ),
     ),
+    *NEAR_DECOMPOSED,
+    *NEAR_EXPORTED,
 )  # fmt: skip

@@ -11,7 +11,9 @@ from effc.ir.passbase import Pass
 from effc.ir.printer import print_program
 from effc.ir.program import Program
 from effc.passes import registry
-from tests.passes.near_misses import NEAR_MISSES, RENAMED, Near, NearMisses, values
+from tests.passes.case import values
+from tests.passes.near import RENAMED, Near, NearMisses
+from tests.passes.near_misses import NEAR_MISSES
 from tests.programs import run, same_bits
 
 ROWS = pytest.mark.parametrize("row", NEAR_MISSES, ids=lambda row: row.make().name)
