@@ -10,6 +10,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from effc.ir.program import Program, Stage
 from effc.kernels.registry import REFERENCE, resolve
 
 State = torch.Tensor | list[torch.Tensor] | None
+Function = Callable[..., tuple[torch.Tensor, ...]]
 
 
 class Executable:
@@ -47,9 +50,7 @@ class Executable:
             self._weights[name] = program.weights[name].load().to(device)
             if progress is not None:
                 progress(name)
-        self._functions = {
-            name: _compile(stage, device, kernels) for name, stage in program.stages.items()
-        }
+        self._functions = _compile_all(program, device, kernels)
 
     def __call__(self, stage: str, inputs: Mapping[str, State]) -> dict[str, torch.Tensor]:
         """Run one stage.
@@ -85,9 +86,30 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _compile(stage: Stage, device: str, kernels: str) -> Callable[..., tuple[torch.Tensor, ...]]:
-    namespace: dict[str, Any] = {"torch": torch, "operator": operator}
+def _compile_all(program: Program, device: str, kernels: str) -> dict[str, Function]:
+    """Every stage as a function of weights and inputs."""
+    functions: dict[str, Function] = {}
+    # What the printed text calls: `stages.then_0(weights)` is a function of the stage's inputs.
+    stages, predicates = SimpleNamespace(), SimpleNamespace()
+    for name, stage in program.stages.items():
+        namespace = {
+            "torch": torch,
+            "operator": operator,
+            "stages": stages,
+            "predicates": predicates,
+        }
+        functions[name] = _compile(stage, namespace, device, kernels)
+        setattr(stages, name, partial(partial, functions[name]))
+        setattr(predicates, name, partial(_predicate, functions[name]))
+    return functions
 
+
+def _predicate(function: Function, weights: Mapping[str, torch.Tensor]) -> Callable[..., Any]:
+    """A stage with one result as a function that returns it."""
+    return lambda *inputs: function(weights, *inputs)[0]
+
+
+def _compile(stage: Stage, namespace: dict[str, Any], device: str, kernels: str) -> Function:
     def callee(node: fx.Node) -> str:
         kernel = node.meta.get("kernel", REFERENCE)
         if kernels == "reference":

@@ -5,7 +5,7 @@ field that says what it is:
 
     {"node": "linear_3"}   {"text": "plain"}     {"tuple": [...]}    {"slice": [0, null, 1]}
     {"float": "inf"}       {"dtype": "float16"}  {"device": "cpu"}   {"layout": "strided"}
-    {"memory_format": "contiguous_format"}
+    {"memory_format": "contiguous_format"}    {"stage": "then_1"}    {"predicate": "more_1"}
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import fx
 
 from effc.diagnostics import VerifyError
 from effc.ir import untrusted
+from effc.ir.program import StageRef
 
 MAX_DEPTH = 8
 
@@ -77,6 +78,8 @@ def _tagged(value: Any, where: str) -> tuple[str, str]:
         return "node", value.name
     if isinstance(value, str):
         return "text", value
+    if isinstance(value, StageRef):
+        return "predicate" if value.predicate else "stage", value.name
     for kind, tag in (
         (torch.dtype, "dtype"),
         (torch.device, "device"),
@@ -151,6 +154,14 @@ def _device(data: object, where: str) -> torch.device:
     return torch.device(name)
 
 
+def _stage(data: object, where: str) -> StageRef:
+    return StageRef(untrusted.identifier(data, where))
+
+
+def _predicate(data: object, where: str) -> StageRef:
+    return StageRef(untrusted.identifier(data, where), predicate=True)
+
+
 def _word(table: Mapping[str, Any]) -> Callable[[object, str], Any]:
     return lambda data, where: table[untrusted.choice(data, where, table)]
 
@@ -162,4 +173,6 @@ _SCALARS: dict[str, Callable[[object, str], Any]] = {
     "device": _device,
     "layout": _word(LAYOUTS),
     "memory_format": _word(MEMORY_FORMATS),
+    "stage": _stage,
+    "predicate": _predicate,
 }

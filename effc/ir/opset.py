@@ -56,7 +56,7 @@ linear.default matmul.default mm.default bmm.default mv.default dot.default addm
 addbmm.default baddbmm.default einsum.default outer.default tensordot.default bilinear.default
 linalg_vector_norm.default norm.Scalar norm.ScalarOpt_dim norm.ScalarOpt_dim_dtype cdist.default
 cosine_similarity.default cross.default _grouped_mm.default embedding.default
-scaled_dot_product_attention.default
+scaled_dot_product_attention.default linalg_det.default linalg_inv.default
 """
 
 _NORMALIZATION = """
@@ -69,10 +69,11 @@ _CONVOLUTION_AND_POOLING = """
 conv1d.default conv1d.padding conv2d.default conv2d.padding conv3d.default conv3d.padding
 conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input convolution.default
 avg_pool1d.default avg_pool2d.default avg_pool3d.default max_pool1d.default max_pool2d.default
-max_pool3d.default max_pool2d_with_indices.default adaptive_avg_pool1d.default
-adaptive_avg_pool2d.default _adaptive_avg_pool2d.default adaptive_avg_pool3d.default
-adaptive_max_pool1d.default adaptive_max_pool2d.default im2col.default col2im.default
-pad.default constant_pad_nd.default reflection_pad1d.default reflection_pad2d.default
+max_pool3d.default max_pool2d_with_indices.default max_pool3d_with_indices.default
+adaptive_avg_pool1d.default adaptive_avg_pool2d.default _adaptive_avg_pool2d.default
+adaptive_avg_pool3d.default adaptive_max_pool1d.default adaptive_max_pool2d.default
+im2col.default col2im.default pad.default constant_pad_nd.default
+reflection_pad1d.default reflection_pad2d.default
 replication_pad1d.default replication_pad2d.default
 upsample_linear1d.default upsample_linear1d.vec upsample_nearest1d.default upsample_nearest1d.vec
 upsample_nearest2d.default upsample_nearest2d.vec upsample_nearest3d.default
@@ -82,6 +83,11 @@ upsample_trilinear3d.vec _upsample_nearest_exact2d.default _upsample_nearest_exa
 _upsample_bilinear2d_aa.default _upsample_bilinear2d_aa.vec _upsample_bicubic2d_aa.default
 _upsample_bicubic2d_aa.vec grid_sampler.default grid_sampler_2d.default
 affine_grid_generator.default pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default
+"""
+
+_RECURRENT_AND_FOURIER = """
+lstm.input gru.input rnn_tanh.input rnn_relu.input
+fft_fft.default fft_ifft.default fft_rfft.default fft_irfft.default
 """
 
 _SHAPES = """
@@ -112,7 +118,7 @@ scatter_reduce.two masked_scatter.default masked_select.default take.default
 take_along_dim.default nonzero.default nonzero_numpy.default argwhere.default one_hot.default
 bincount.default histc.default bucketize.Tensor bucketize.Scalar searchsorted.Tensor
 searchsorted.Scalar isin.Tensor_Tensor isin.Tensor_Scalar unique_consecutive.default
-_unique2.default
+_unique2.default unique_dim.default
 """
 
 _CREATION = """
@@ -134,7 +140,8 @@ triu.default tril.default trace.default
 """
 
 _SIZES = """
-sym_size.int sym_numel.default sym_stride.int sym_storage_offset.default
+sym_size.int sym_numel.default sym_stride.int sym_storage_offset.default item.default
+_shape_as_tensor.default
 """
 
 # Operators that draw random numbers when an argument asks them to; inference never does.
@@ -142,6 +149,10 @@ RANDOM = frozenset(
     {
         "aten.dropout.default",
         "aten.feature_dropout.default",
+        "aten.gru.input",
+        "aten.lstm.input",
+        "aten.rnn_relu.input",
+        "aten.rnn_tanh.input",
         "aten.scaled_dot_product_attention.default",
     }
 )
@@ -157,6 +168,7 @@ ATEN: frozenset[str] = frozenset(
         _LINEAR_ALGEBRA,
         _NORMALIZATION,
         _CONVOLUTION_AND_POOLING,
+        _RECURRENT_AND_FOURIER,
         _SHAPES,
         _INDEXING,
         _CREATION,
@@ -170,14 +182,20 @@ BUILTINS: dict[str, Callable[..., Any]] = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module, names in (
         (operator, "add sub mul floordiv truediv mod pow neg getitem"),
-        (operator, "eq ne lt le gt ge and_ or_ not_"),
+        (operator, "eq ne lt le gt ge and_ or_ not_ is_not length_hint"),
         (math, "ceil floor trunc"),
         (torch, "sym_max sym_min sym_sum sym_int sym_float sym_ite sym_not"),
     )
     for name in names.split()
 }
 
-_BUILTIN_NAMES = {function: name for name, function in BUILTINS.items()}
+# Operators that run other stages; their arguments are checked one by one (`effc.ir.serialize`).
+HIGHER_ORDER: dict[str, Callable[..., Any]] = {
+    "higher_order.cond": torch.ops.higher_order.cond,
+    "higher_order.while_loop": torch.ops.higher_order.while_loop,
+}
+
+_BUILTIN_NAMES = {function: name for name, function in (BUILTINS | HIGHER_ORDER).items()}
 _EFFC_NAME = re.compile(r"effc\.([a-z][a-z0-9_]*)\.default")
 
 
@@ -191,8 +209,8 @@ def lookup(name: str, where: str | None = None) -> Callable[..., Any]:
     Raises:
         ArtifactError: E0604 when the name is not on the list, or not known to this torch.
     """
-    if name in BUILTINS:
-        return BUILTINS[name]
+    if name in BUILTINS or name in HIGHER_ORDER:
+        return BUILTINS.get(name) or HIGHER_ORDER[name]
     if name not in ATEN and not _EFFC_NAME.fullmatch(name):
         raise ArtifactError(
             "E0604",

@@ -18,8 +18,8 @@ import torch
 from torch import fx
 
 from effc.diagnostics import InternalError
-from effc.ir.program import Program, Stage
-from effc.ir.types import annotation, symbol_names
+from effc.ir.program import InputSpec, Program, Stage, StageRef
+from effc.ir.types import annotation, layer_of, symbol_names
 from effc.ir.untrusted import RESERVED
 
 _INFIX: dict[Callable[..., Any], str] = {
@@ -98,6 +98,8 @@ def callee_name(node: fx.Node) -> str:
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
         return f"torch.ops.{target}"
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"torch.ops.higher_order.{target}"
     module = getattr(target, "__module__", None)
     name = getattr(target, "__name__", None)
     if module in ("_operator", "operator"):
@@ -118,11 +120,17 @@ def _parameters(stage: Stage) -> list[str]:
 def _signature(stage: Stage) -> list[str]:
     """What a signature in Python does not say: one text per input, and the names of the results."""
     inputs = [
-        f"{'optional ' if spec.optional else ''}{spec.role} {spec.name}: "
+        f"{_manner(spec)}{spec.role} {spec.name}: "
         f"[{', '.join(map(str, spec.shape))}] {str(spec.dtype).removeprefix('torch.')}"
         for spec in stage.inputs
     ]
     return [*inputs, f"results {', '.join(stage.outputs)}"]
+
+
+def _manner(spec: InputSpec) -> str:
+    """How an input is given, where it is not simply a tensor."""
+    kind = "" if spec.kind == "tensor" else f"{spec.kind} "
+    return f"{'optional ' if spec.optional else ''}{kind}"
 
 
 def _statement(node: fx.Node, callee: Callable[[fx.Node], str]) -> str:
@@ -138,6 +146,8 @@ def _statement(node: fx.Node, callee: Callable[[fx.Node], str]) -> str:
 
 def _call(node: fx.Node, callee: Callable[[fx.Node], str]) -> str:
     target: Any = node.target
+    if target is operator.getitem:
+        return f"{_literal(node.args[0])}[{_index(node.args[1])}]"
     args = [_literal(arg) for arg in node.args]
     if target in _INFIX and len(args) == 2:
         # A negative base would lose its sign to the power: -2 ** n is -(2 ** n).
@@ -145,15 +155,23 @@ def _call(node: fx.Node, callee: Callable[[fx.Node], str]) -> str:
         return f"{left} {_INFIX[target]} {args[1]}"
     if target in _PREFIX:
         return f"{_PREFIX[target]}{args[0]}"
-    if target is operator.getitem:
-        return f"{args[0]}[{args[1]}]"
     args += [f"{_identifier(key)}={_literal(value)}" for key, value in node.kwargs.items()]
     return f"{callee(node)}({', '.join(args)})"
+
+
+def _index(value: Any) -> str:
+    if not isinstance(value, slice):
+        return _literal(value)
+    first, last = ("" if part is None else _literal(part) for part in (value.start, value.stop))
+    return f"{first}:{last}" + ("" if value.step is None else f":{_literal(value.step)}")
 
 
 def _literal(value: Any) -> str:
     if isinstance(value, fx.Node):
         return _identifier(value.name)
+    if isinstance(value, StageRef):
+        table = "predicates" if value.predicate else "stages"
+        return f"{table}.{_identifier(value.name)}(weights)"
     if isinstance(value, tuple):
         return "(" + "".join(f"{_literal(item)}, " for item in value).rstrip(" ") + ")"
     if isinstance(value, list):
@@ -170,7 +188,11 @@ def _literal(value: Any) -> str:
 
 
 def _comment(node: fx.Node, names: dict[str, str]) -> str:
-    parts = [annotation(node, names), str(node.meta.get("path") or "")]
+    path = str(node.meta.get("path") or "")
+    parts = [annotation(node, names), path]
+    layer = node.meta.get("layer")
+    if layer is not None and layer != layer_of(path):
+        parts.append(f"layer={layer}")
     if kernel := node.meta.get("kernel"):
         parts.append(f"kernel={kernel}")
     text = "  ".join(part for part in parts if part)

@@ -38,6 +38,7 @@ class InputSpec:
         shape: integers, or names of symbolic sizes such as "B".
         role: "argument" for what a caller passes, "state" for what the engine keeps.
         optional: may be None at run time.
+        kind: "tensor"; "sequence" for a list of tensors of this element type; "size" for a number.
     """
 
     name: str
@@ -45,6 +46,22 @@ class InputSpec:
     shape: tuple[int | str, ...]
     role: str = "argument"
     optional: bool = False
+    kind: str = "tensor"
+
+
+@dataclass(frozen=True)
+class StageRef:
+    """Another stage, as an argument of a higher-order operator.
+
+    The stage becomes a function of its inputs, bound to the program's weights.
+
+    Attributes:
+        name: of the stage; no stage leads back to itself.
+        predicate: the function returns the one result itself, not a tuple: a loop's condition.
+    """
+
+    name: str
+    predicate: bool = False
 
 
 @dataclass
@@ -176,7 +193,7 @@ class Program:
 
     Attributes:
         stages: by name. A causal language model has "forward" (cacheless) until the cache is
-            inserted, then "decode".
+            inserted, then "decode". Branches and loop bodies are stages that others refer to.
         weights: the one state.
         info: facts about the model.
         page_size: P.

@@ -16,6 +16,8 @@ import tokenize
 from collections.abc import Iterator
 from typing import NoReturn
 
+import torch
+
 from effc.diagnostics import PassError, Span
 from effc.ir import literals
 from effc.ir.program import Stage
@@ -47,7 +49,8 @@ _CONSTANTS = {
     "memory_format": literals.MEMORY_FORMATS,
 }
 _INPUT = re.compile(
-    rf"(?P<optional>optional )?(?P<role>{'|'.join(ROLES)}) (?P<name>\w+): "
+    r"(?P<optional>optional )?(?P<kind>sequence |size )?"
+    rf"(?P<role>{'|'.join(ROLES)}) (?P<name>\w+): "
     r"\[(?P<shape>.*)\] (?P<dtype>\w+)"
 )
 _TYPE = re.compile(rf"\[(?P<shape>.*)\] (?P<dtype>\w+)|(?P<size>{'|'.join(SYMBOLIC.values())})")
@@ -69,6 +72,9 @@ def read_stages(text: str, file: str = "<program>") -> dict[str, Stage]:
     """
     reader = _TextReader(text, file)
     return {stage.name: stage for stage in reader.stages()}
+
+
+_LAYER = re.compile(r"layer=(\d{1,6})")
 
 
 class _TextReader:
@@ -117,7 +123,7 @@ class _TextReader:
             "shape": _shape(found["shape"]),
             "role": found["role"],
             "optional": found["optional"] is not None,
-        }
+        } | ({"kind": found["kind"].strip()} if found["kind"] else {})
 
     def _node(self, statement: ast.stmt) -> Entry:
         match statement:
@@ -126,7 +132,7 @@ class _TextReader:
                 return {"name": "output", "op": "output", "target": "output", "args": [literal]}
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 entry = {"name": name} | self._value(value) | self._facts(statement.lineno)
-                layer = layer_of(str(entry.get("path", "")))
+                layer = entry.pop("layer", layer_of(str(entry.get("path", ""))))
                 # A weight may serve several layers.
                 layered = layer is not None and entry["op"] != "get_attr"
                 return entry | ({"layer": layer} if layered else {})
@@ -170,18 +176,22 @@ class _TextReader:
                 return [self._literal(item) for item in items]
             case ast.Tuple(elts=items):
                 return {"tuple": [self._literal(item) for item in items]}
-            case ast.Call(args=[ast.Constant(value=str(text))]) | ast.Attribute(attr=text):
-                if tagged := _tagged(ast.unparse(value), text):
-                    return tagged
+            case ast.Slice(lower=lower, upper=upper, step=step):
+                parts = (lower, upper, step)
+                return {"slice": [None if p is None else self._literal(p) for p in parts]}
+        if tagged := _tagged(value):
+            return tagged
         self._refuse(f"'{ast.unparse(value)[:60]}' is no argument of a program", value.lineno)
 
     def _facts(self, line: int) -> Entry:
-        """What the comment behind a node says: type, module path, kernel."""
+        """What the comment behind a node says: type, module path, layer, kernel."""
         facts: Entry = {}
         for part in filter(None, self.comments.get(line, "").split("  ")):
             typed = _TYPE.fullmatch(part)
             if part.startswith("kernel="):
                 facts["kernel"] = part.removeprefix("kernel=")
+            elif stated := _LAYER.fullmatch(part):
+                facts["layer"] = int(stated[1])
             elif typed and typed["size"]:
                 facts["dtype"] = typed["size"]
             elif typed:
@@ -198,20 +208,36 @@ class _TextReader:
         raise PassError("E0412", message, where=where, help=help)
 
 
-def _tagged(written: str, word: str) -> Entry | None:
-    """What is not plain JSON: `torch.float16`, `float('inf')`, `torch.device('cpu')`."""
-    if written == f"float({word!r})":
-        return {"float": word}
-    if written == f"torch.device({word!r})":
-        return {"device": word}
-    if written == f"torch.{word}":
-        return next(({kind: word} for kind, known in _CONSTANTS.items() if word in known), None)
+def _tagged(value: ast.expr) -> Entry | None:
+    """What is not plain JSON: `torch.float16`, `float('inf')`, `stages.then_0(weights)`."""
+    match value:
+        case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str(word))], keywords=[]):
+            return {"float": word}
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id="torch"), attr="device"),
+            args=[ast.Constant(value=str(word))],
+            keywords=[],
+        ):
+            return {"device": word}
+        case ast.Attribute(value=ast.Name(id="torch"), attr=word):
+            found = (kind for kind, known in _CONSTANTS.items() if word in known)
+            return next(({kind: word} for kind in found), None)
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id="stages" | "predicates" as table), attr=word),
+            args=[ast.Name(id="weights")],
+            keywords=[],
+        ):
+            return {table.removesuffix("s"): word}
     return None
 
 
 def _placeholder(spec: Entry) -> Entry:
     entry: Entry = {"name": spec["name"], "op": "placeholder", "target": spec["name"]}
-    return entry if spec["optional"] else entry | {"shape": spec["shape"], "dtype": spec["dtype"]}
+    if spec["optional"] or spec.get("kind") == "sequence":
+        return entry
+    if spec.get("kind") == "size":
+        return entry | {"dtype": SYMBOLIC[torch.SymInt]}
+    return entry | {"shape": spec["shape"], "dtype": spec["dtype"]}
 
 
 def _shape(text: str) -> list[object]:

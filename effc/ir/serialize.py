@@ -17,9 +17,12 @@ from torch import fx
 from effc.diagnostics import VerifyError
 from effc.ir import literals, opset, sizes, untrusted
 from effc.ir.program import InputSpec, Stage
+from effc.ir.stage_calls import misfit
 from effc.ir.types import SYMBOLIC, symbol_names
 
 ROLES = ("argument", "state")
+KINDS = ("sequence", "size")
+"""Inputs of other kinds than tensors."""
 _KINDS = ("placeholder", "get_attr", "call_function", "output")
 _FACTS = ("layer", "path", "kernel", "made_by", "shape", "dtype")
 
@@ -47,7 +50,7 @@ def input_to_json(spec: InputSpec) -> dict[str, object]:
         "shape": [s if isinstance(s, int) else sizes.canonical(s) for s in spec.shape],
         "role": spec.role,
         "optional": spec.optional,
-    }
+    } | ({} if spec.kind == "tensor" else {"kind": spec.kind})
 
 
 def input_from_json(data: object, where: str) -> InputSpec:
@@ -56,13 +59,16 @@ def input_from_json(data: object, where: str) -> InputSpec:
     Raises:
         ArtifactError: E0603 for anything else.
     """
-    entry = untrusted.fields(data, where, ("name", "dtype", "shape", "role", "optional"))
+    required = ("name", "dtype", "shape", "role", "optional")
+    entry = untrusted.fields(data, where, required, ("kind",))
+    kind = untrusted.choice(entry["kind"], f"{where}.kind", KINDS) if "kind" in entry else "tensor"
     return InputSpec(
         name=untrusted.identifier(entry["name"], f"{where}.name"),
         dtype=literals.read_dtype(entry["dtype"], f"{where}.dtype"),
         shape=read_shape(entry["shape"], f"{where}.shape"),
         role=untrusted.choice(entry["role"], f"{where}.role", ROLES),
         optional=untrusted.boolean(entry["optional"], f"{where}.optional"),
+        kind=kind,
     )
 
 
@@ -211,14 +217,19 @@ def _check_call(
         untrusted.damaged("the output must be one flat tuple", where)
     if kind != "call_function":
         return
+    if problem := misfit(target, args, kwargs):
+        untrusted.damaged(problem, where)
     if isinstance(target, torch._ops.OpOverload):
         _check_schema(target, args, kwargs, where)
-    elif kwargs or not all(isinstance(arg, _SIZE_LIKE) for arg in args):
+    elif not isinstance(target, torch._ops.HigherOrderOperator) and (
+        kwargs or not all(isinstance(arg, _SIZE_LIKE) for arg in args)
+    ):
         untrusted.damaged("arithmetic takes nodes and numbers only", where)
 
 
-# What arithmetic on sizes may be applied to; a slice only ever reaches `operator.getitem`.
-_SIZE_LIKE = (fx.Node, bool, int, float, list, slice)
+# What arithmetic on sizes may be applied to; a slice only ever reaches `operator.getitem`, and
+# None is what optional inputs are compared with.
+_SIZE_LIKE = (fx.Node, bool, int, float, list, slice, type(None))
 
 
 def _check_schema(
@@ -261,5 +272,11 @@ def _check_signature(stage: Stage, where: str) -> None:
     results = nodes[-1].args[0]
     if len(results) != len(stage.outputs) or len(set(stage.outputs)) != len(results):
         untrusted.damaged("the output does not fit the names of the results", where)
-    if not all(isinstance(result, fx.Node | None) for result in results):
-        untrusted.damaged("a result must be a node or nothing", where)
+    if not all(_is_result(result) for result in results):
+        untrusted.damaged("a result must be a node, a list of nodes or nothing", where)
+
+
+def _is_result(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(item, fx.Node) for item in value)
+    return value is None or isinstance(value, fx.Node)

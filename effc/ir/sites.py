@@ -24,12 +24,15 @@ class Site:
         layers: number of layers of the program.
         node: name of the graph node.
         weight: name of the weight it reads, None for attention; sites with the same name share it.
-        shape: shape of that weight.
+            Of a weight that came packed, the plane of codes.
+        shape: shape of that weight; of a packed one, the shape of what it stands for.
         params: number of its elements.
         heads, kv_heads: of attention.
         width: head width of attention, else the output width.
         modality: "text" until vision stages exist.
         mask: how an attention is masked, e.g. "causal, window 64".
+        bits: of a code, where the weight came packed; None where it did not.
+        planes: names of all weights that make up a packed one.
     """
 
     kind: str
@@ -46,6 +49,8 @@ class Site:
     width: int | None = None
     modality: str = "text"
     mask: str = ""
+    bits: int | None = None
+    planes: tuple[str, ...] = ()
 
 
 Fields = dict[str, object]
@@ -65,6 +70,28 @@ def _weighted(kind: str, weight_at: int, width_at: int) -> Callable[[fx.Node], F
             "shape": shape,
             "params": weight.meta["val"].numel(),
             "width": shape[width_at],
+        }
+
+    return fields
+
+
+def _packed(kind: str, bits_at: int, width_at: int) -> Callable[[fx.Node], Fields | None]:
+    """Fields of an operator with codes, scale and zero as arguments 1 to 3, and then its bits."""
+
+    def fields(node: fx.Node) -> Fields | None:
+        planes = [arg for arg in node.args[1:4] if isinstance(arg, fx.Node)]
+        if any(plane.op != "get_attr" for plane in planes):
+            return None
+        bits, columns = node.args[bits_at], node.args[bits_at + 2]
+        shape = (int(planes[0].meta["val"].shape[0]), columns)
+        return {
+            "kind": kind,
+            "weight": str(planes[0].target),
+            "shape": shape,
+            "params": shape[0] * shape[1],  # type: ignore[operator]
+            "width": shape[width_at],
+            "bits": bits,
+            "planes": tuple(str(plane.target) for plane in planes),
         }
 
     return fields
@@ -95,6 +122,8 @@ _CONV = ("default", "padding")
 _READERS: dict[str, Callable[[fx.Node], Fields | None]] = {
     "aten.linear.default": _weighted("linear", 1, 0),
     "aten.embedding.default": _weighted("embedding", 0, 1),
+    "effc.quantized_linear.default": _packed("linear", 5, 0),
+    "effc.quantized_embedding.default": _packed("embedding", 4, 1),
     **{f"aten.conv{d}d.{how}": _weighted("conv", 1, 0) for d in (1, 2, 3) for how in _CONV},
     "aten.layer_norm.default": _weighted("norm", 2, 0),
     "effc.rms_norm.default": _weighted("norm", 1, 0),

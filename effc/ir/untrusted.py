@@ -25,7 +25,7 @@ _WEIGHT_NAME = re.compile(r"[A-Za-z0-9_./:#@~-]+")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 # The names that a printed stage uses for itself.
-RESERVED = frozenset({"weights", "torch", "operator", "math"})
+RESERVED = frozenset({"weights", "torch", "operator", "math", "stages", "predicates"})
 
 
 def damaged(message: str, where: str) -> NoReturn:

@@ -17,6 +17,7 @@ from effc.diagnostics import VerifyError
 from effc.ir.opset import is_allowed
 from effc.ir.program import Program, Stage
 from effc.ir.rewriter import fake_mode_of, typed
+from effc.ir.stage_calls import call_problem, cycle, is_higher_order
 
 WRITE = "effc.cache_write.default"
 WRITE_IN_PLACE = "effc.cache_write_.default"
@@ -32,6 +33,8 @@ def verify(program: Program, *, types: bool = False) -> None:
     Raises:
         VerifyError: E0406, naming stage, node, reason and remedy.
     """
+    if circle := cycle(program):
+        _fail(program.stages[circle[0]], None, f"runs itself: {' -> '.join(circle)}")
     for stage in program.stages.values():
         _check_signature(stage)
         for node in stage.graph.nodes:
@@ -83,6 +86,8 @@ def _check_node(program: Program, stage: Stage, node: fx.Node) -> None:
     elif node.op == "call_function":
         if not is_allowed(node.target):
             _fail(stage, node, f"operator {node.target} is outside the dialect")
+        if problem := call_problem(program, node):
+            _fail(stage, node, problem)
     elif node.op not in ("placeholder", "output"):
         _fail(stage, node, f"nodes of kind {node.op!r} do not belong in a program")
 
@@ -152,4 +157,10 @@ def _type_text(value: object) -> str:
 
 
 def _calls(stage: Stage) -> Iterator[fx.Node]:
-    return (node for node in stage.graph.nodes if node.op == "call_function")
+    """Calls whose type their operator tells; branches may differ in what they give."""
+    calls = (node for node in stage.graph.nodes if node.op == "call_function")
+    return (node for node in calls if not is_higher_order(node) and _has_typed_inputs(node))
+
+
+def _has_typed_inputs(node: fx.Node) -> bool:
+    return all(source.meta.get("val") is not None for source in node.all_input_nodes)

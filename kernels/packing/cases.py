@@ -19,6 +19,8 @@ LAYOUTS = {
     "2-bit asymmetric rows": GroupAffine(2, None, False),
     "3-bit asymmetric groups of 32": GroupAffine(3, 32, False),
     "3-bit symmetric rows": GroupAffine(3, None, True),
+    "4-bit symmetric groups of 32, float32 scales": GroupAffine(4, 32, True, torch.float32),
+    "8-bit asymmetric rows, float32 scales": GroupAffine(8, None, False, torch.float32),
 }
 
 

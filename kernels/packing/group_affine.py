@@ -9,18 +9,20 @@ unless symmetric, a zero point z, and each value a code q of b bits:
 Three planes hold it (G = groups per row):
 
     codes  uint8   [.., out, bytes]   b bits per column, as `effc.kernels.packing.bits` lays out
-    scale  float16 [.., out, G]
+    scale  float16 [.., out, G]       or float32
     zero   uint8   [.., out, bytes]   b bits per group, packed as the codes; asymmetric only
 
-`in` is padded to whole groups (one group per row: to whole bytes) with the code of zero. The cost
-per weight is b + 16/g bits, + b/g with zero points. Every value has at most 19 significant bits
-and is exact in float32.
+`in` is padded to whole groups (one group per row: to whole bytes); `pack` writes the code of zero
+there, and nobody reads it. The cost per weight is b + 16/g bits, + b/g with zero points. Every
+value has at most 19 significant bits and is exact in float32. Scales of float32, + 16/g bits, are
+for weights that others have quantized: nothing is rounded on import, and a value is the product
+rounded to float32 once.
 
 The range. Symmetric groups use all 2^b codes: s = m / -2^(b-1) for the value m of largest
 magnitude, so that m gets the code 0, whichever its sign (the rule of ggml's Q4_0; a balanced
 range of 2^b - 1 codes has coarser steps). Asymmetric groups span
-[min(w, 0), max(w, 0)] with 2^b - 1 steps. Scales are rounded to float16 *away from zero*, so that
-the range always covers the group, subnormal scales included, and codes are computed with the
+[min(w, 0), max(w, 0)] with 2^b - 1 steps. Scales are rounded to their type *away from zero*, so
+that the range always covers the group, subnormal scales included, and codes are computed with the
 rounded scale, nearest even. Hence |value - w| <= |s| / 2, but for symmetric values of the
 opposite sign to m beyond (2^(b-1) - 1/2) |s|, which are clamped: there <= |s|.
 """
@@ -41,6 +43,7 @@ from effc.kernels.threads import one_thread
 
 BITS = (8, 4, 3, 2)
 MIN_GROUP = 16
+SCALES = (torch.float16, torch.float32)
 
 # Values handled at a time: 1 MiB of float32, which stays in the cache of one core.
 BLOCK_VALUES = 1 << 18
@@ -57,11 +60,13 @@ class GroupAffine:
         bits: 8, 4, 3 or 2.
         group: columns per group, a power of two >= 16; None makes each row one group.
         symmetric: whether groups have a scale only, without a zero point.
+        scales: float16 or float32.
     """
 
     bits: int
     group: int | None
     symmetric: bool
+    scales: torch.dtype = torch.float16
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
@@ -72,6 +77,8 @@ class GroupAffine:
                 "E0503",
                 f"group = {group}: a group has a power of two of columns, {MIN_GROUP} or more",
             )
+        if self.scales not in SCALES:
+            raise KernelError("E0503", f"scales of {self.scales}; they are float16 or float32")
 
     def groups(self, in_features: int) -> int:
         """Groups per row."""
@@ -100,7 +107,7 @@ class GroupAffine:
         code_bytes = packed_width(self.columns(in_features), self.bits)
         specs: PlaneSpecs = {
             "codes": ((*rows, code_bytes), torch.uint8),
-            "scale": ((*rows, groups), torch.float16),
+            "scale": ((*rows, groups), self.scales),
         }
         if not self.symmetric:
             specs["zero"] = ((*rows, packed_width(groups, self.bits)), torch.uint8)
@@ -125,7 +132,7 @@ class GroupAffine:
 
         Raises:
             PassError: E0407, when the shape does not fit, a value is not finite, or a scale
-                exceeds float16.
+                exceeds its type.
         """
         planes = {
             plane: torch.empty(shape, dtype=dtype, device=weight.device)
@@ -155,7 +162,7 @@ class GroupAffine:
         return planes
 
     def _grid(self, values: Tensor, place: str) -> tuple[Tensor, Tensor]:
-        """Scale (float16) and code of zero (float32), both [rows, G], of values [rows, G, g]."""
+        """Scale and code of zero (float32), both [rows, G], of values [rows, G, g]."""
         low, high = values.amin(-1), values.amax(-1)
         if not (low.isfinite() & high.isfinite()).all():
             raise PassError(
@@ -169,12 +176,13 @@ class GroupAffine:
         else:
             low, high = low.clamp(max=0), high.clamp(min=0)
             exact = (high - low) / (2**self.bits - 1)
-        scale = _half_away_from_zero(exact)
+        scale = _away_from_zero(exact, self.scales)
         if scale.isinf().any():
+            type_name = str(self.scales).removeprefix("torch.")
             raise PassError(
                 "E0407",
-                f"a scale of {exact.abs().max().item():.4g} exceeds float16, whose largest "
-                f"value is {torch.finfo(torch.float16).max:.0f}",
+                f"a scale of {exact.abs().max().item():.4g} exceeds {type_name}, whose largest "
+                f"value is {torch.finfo(self.scales).max:.5g}",
                 where=place,
                 help="use 8 bits or smaller groups, or leave this weight out of the rule",
             )
@@ -227,7 +235,8 @@ def check_planes(
     Raises:
         KernelError: E0503, naming the plane, what it is and what it should be.
     """
-    layout = GroupAffine(bits, None if group == in_features else group, zero is None)
+    scales = scale.dtype if scale.dtype in SCALES else torch.float16
+    layout = GroupAffine(bits, None if group == in_features else group, zero is None, scales)
     planes = {"codes": codes, "scale": scale}
     layout.check(planes if zero is None else planes | {"zero": zero}, in_features)
 
@@ -240,11 +249,11 @@ def dequantize(
     in_features: int,
     rows: Rows = ...,
 ) -> Tensor:
-    """Turn packed rows into float32 values, exactly.
+    """Turn packed rows into float32 values: exactly with float16 scales, rounded once with float32.
 
     Args:
         codes: uint8 [.., bytes].
-        scale: float16 [.., G].
+        scale: float16 or float32 [.., G].
         zero: uint8 [.., bytes], or None when symmetric.
         rows: which rows of the planes; all when left out.
 
@@ -275,9 +284,11 @@ def _divisor(scale: Tensor) -> Tensor:
     return torch.where(scale == 0, 1.0, scale.to(torch.float32))
 
 
-def _half_away_from_zero(values: Tensor) -> Tensor:
-    """The float16 of least magnitude that is not nearer to zero; beyond 65504, infinity."""
-    nearest = (values + 0.0).to(torch.float16)  # + 0.0 turns -0 into +0
+def _away_from_zero(values: Tensor, scales: torch.dtype) -> Tensor:
+    """The scales of least magnitude that are not nearer to zero; beyond their type, infinity."""
+    if scales == values.dtype:
+        return values + 0.0  # turns -0 into +0
+    nearest = (values + 0.0).to(torch.float16)
     short = nearest.to(torch.float32).abs() < values.abs()
     # Sign and magnitude are apart in a float's pattern: + 1 is one step away from zero.
     return (nearest.view(torch.int16) + short.to(torch.int16)).view(torch.float16)

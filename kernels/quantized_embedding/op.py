@@ -33,7 +33,7 @@ def reference(
     Args:
         ids: int64 [..].
         codes: uint8 [rows, bytes].
-        scale: float16 [rows, G].
+        scale: float16 or float32 [rows, G].
         zero: optional uint8 [rows, bytes].
         bits: 8, 4, 3 or 2.
         group: columns that share a scale; `width` when a row is one group.

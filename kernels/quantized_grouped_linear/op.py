@@ -37,7 +37,7 @@ def reference(
     Args:
         x: [S, in].
         codes: uint8 [E, out, bytes].
-        scale: float16 [E, out, G].
+        scale: float16 or float32 [E, out, G].
         zero: optional uint8 [E, out, bytes].
         expert_ids: int64 [S].
         bias: optional [E, out].

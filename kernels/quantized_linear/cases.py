@@ -109,7 +109,11 @@ CASES = OpCases(
         Refusal("a width that is not x's", partial(call, x=torch.zeros(3, 99)), "[3, 99]"),
         Refusal("integers", partial(call, x=torch.zeros(3, 100, dtype=torch.int64)), "int64"),
         Refusal("unknown inputs", partial(call, activations="int4"), "'int4'; allowed: source"),
-        Refusal("a float32 scale", partial(call, scale=torch.ones(33, 4)), "plane 'scale'"),
+        Refusal(
+            "a bfloat16 scale",
+            partial(call, scale=torch.ones(33, 4, dtype=torch.bfloat16)),
+            "plane 'scale'",
+        ),
     ),
     exact=exact,
     eager=eager,

@@ -46,7 +46,7 @@ def reference(
     Args:
         x: [.., in].
         codes: uint8 [out, bytes].
-        scale: float16 [out, G].
+        scale: float16 or float32 [out, G].
         zero: optional uint8 [out, bytes].
         bias: optional [out].
         bits: 8, 4, 3 or 2.

@@ -16,7 +16,8 @@ from effc.ir.printer import print_program, print_stage
 from effc.ir.program import InputSpec, Stage
 from effc.ir.read_text import read_stages
 from effc.ir.serialize import stage_to_json
-from tests.passes.cases import CASES, PassCase
+from tests.passes.case import PassCase
+from tests.passes.cases import CASES
 from tests.programs import decoder, example_ids, run_passes
 
 aten = torch.ops.aten

@@ -27,6 +27,17 @@ def test_scales_beyond_float16_are_refused(symmetric: bool) -> None:
         GroupAffine(4, 32, symmetric).pack(weight, "experts")
 
 
+def test_scales_of_float32_reach_further() -> None:
+    weight = torch.full((2, 32), 2.0**20)
+    layout = GroupAffine(4, 32, True, torch.float32)
+    assert torch.equal(layout.unpack(layout.pack(weight), 32), weight)
+
+
+def test_scales_of_another_type_are_refused() -> None:
+    with pytest.raises(EffcError, match=r"E0503.*scales of torch\.bfloat16"):
+        GroupAffine(4, 32, True, torch.bfloat16)
+
+
 def test_largest_scale_is_taken() -> None:
     layout = GroupAffine(4, 16, True)
     weight = torch.full((1, 16), 8 * 65504.0)

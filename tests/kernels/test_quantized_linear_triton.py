@@ -28,7 +28,7 @@ from effc.kernels.quantized_linear.triton import (  # noqa: E402
 )
 
 ROOT = Path(__file__).parents[2]
-POINTERS = {"codes_ptr": "*u8", "scale_ptr": "*fp16", "zero_ptr": "*u8"}
+POINTERS = {"codes_ptr": "*u8", "zero_ptr": "*u8"}
 SIZES = ("M", "N", "K", "code_bytes", "groups", "zero_bytes", "stride_xm", "stride_xk")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -61,14 +61,15 @@ def test_tolerance_notices_one_wrong_code(interpreted: dict[str, object]) -> Non
 
 
 def compiled(
-    architecture: int, dtype: str, bits: int, group: int, zero: bool, rows: int
+    architecture: int, dtype: str, bits: int, group: int, zero: bool, rows: int, scales: str
 ) -> triton.compiler.CompiledKernel:
     """The kernel built for a GPU that need not be there, as a launch would specialize it."""
     tile = tile_config(rows, 4864, DTYPES[dtype])
     groups = -(-896 // group)
     values = constants(bits, group, groups, tile) | {"stride_xk": 1}
     values |= {} if zero else {"zero_ptr": None}
-    types = POINTERS | dict.fromkeys(("x_ptr", "bias_ptr", "out_ptr"), f"*{dtype}")
+    types = POINTERS | {"scale_ptr": f"*{scales}"}
+    types |= dict.fromkeys(("x_ptr", "bias_ptr", "out_ptr"), f"*{dtype}")
     types |= dict.fromkeys(SIZES, "i32") | dict.fromkeys(values, "constexpr")
     names = _quantized_linear_kernel.arg_names
     aligned = ("x_ptr", "codes_ptr", "scale_ptr", "out_ptr", "N", "K", "code_bytes", "stride_xm")
@@ -101,19 +102,21 @@ def resources(cubin: bytes, folder: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize("architecture", (80, 90))
 @pytest.mark.parametrize(
-    ("dtype", "rows", "bits", "group", "zero", "programs"),
+    ("dtype", "rows", "bits", "group", "zero", "scales", "programs"),
     (
-        ("fp16", 1, 4, 32, True, 4),
-        ("bf16", 16, 8, 896, False, 4),
-        ("bf16", 512, 4, 32, False, 3),
-        ("fp16", 512, 8, 32, True, 3),
-        ("fp32", 1, 4, 128, False, 2),
-        ("fp32", 512, 8, 32, True, 2),
-        ("fp16", 1, 2, 32, True, 4),
-        ("bf16", 512, 2, 16, False, 3),
-        ("fp16", 1, 3, 32, True, 4),
-        ("bf16", 512, 3, 128, True, 2),
-        ("fp32", 512, 3, 32, False, 2),
+        ("fp16", 1, 4, 32, True, "fp16", 4),
+        ("bf16", 16, 8, 896, False, "fp16", 4),
+        ("bf16", 512, 4, 32, False, "fp16", 3),
+        ("fp16", 512, 8, 32, True, "fp16", 3),
+        ("fp32", 1, 4, 128, False, "fp16", 2),
+        ("fp32", 512, 8, 32, True, "fp16", 2),
+        ("fp16", 1, 2, 32, True, "fp16", 4),
+        ("bf16", 512, 2, 16, False, "fp16", 3),
+        ("fp16", 1, 3, 32, True, "fp16", 4),
+        ("bf16", 512, 3, 128, True, "fp16", 2),
+        ("fp32", 512, 3, 32, False, "fp16", 2),
+        ("fp32", 1, 4, 32, False, "fp32", 2),
+        ("bf16", 512, 4, 32, True, "fp32", 3),
     ),
 )
 def test_kernel_compiles_without_spills(
@@ -123,12 +126,13 @@ def test_kernel_compiles_without_spills(
     bits: int,
     group: int,
     zero: bool,
+    scales: str,
     programs: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    kernel = compiled(architecture, dtype, bits, group, zero, rows)
+    kernel = compiled(architecture, dtype, bits, group, zero, rows, scales)
     used = resources(kernel.asm["cubin"], tmp_path)
     assert used["STACK"] == used["LOCAL"] == 0
     # So many programs of 4 warps fit on a multiprocessor, with its 65536 registers and the 160 KiB

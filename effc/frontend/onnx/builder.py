@@ -77,7 +77,7 @@ class Builder(Emitter):
         args, kwargs = map_values(self._operand, args), map_values(self._operand, kwargs)
         return self.emit(target, *args, **kwargs)
 
-    def arith(self, function: Callable[..., Any], *numbers: Size) -> Size:
+    def arith(self, function: Callable[..., Any], *numbers: Size | float) -> Size:
         """Arithmetic on sizes with an operator of `effc.ir.opset.BUILTINS`."""
         if all(not isinstance(number, fx.Node) for number in numbers):
             return function(*numbers)

@@ -19,6 +19,7 @@ from torch import fx
 
 from effc.diagnostics import ModelError
 from effc.frontend.onnx.boundary import port
+from effc.frontend.onnx.branches import forget, reachable
 from effc.frontend.onnx.builder import Builder
 from effc.frontend.onnx.translate import Translator
 from effc.frontend.onnx.values import Content, SizesSettled, Value
@@ -154,8 +155,9 @@ def finish(
     for node in g.graph.nodes:
         if node.name in RESERVED:
             node._rename(f"{node.name}_")
-    stage = Stage(STAGE, g.graph, specs, tuple(results))
-    stages = {STAGE: stage, **g.stages}
+    stages = reachable({STAGE: Stage(STAGE, g.graph, specs, tuple(results)), **g.stages})
+    for stage in stages.values():
+        forget(stage.graph)
     read = {name for stage in stages.values() for name in stage.weight_names()}
     for name in [name for name in g.weights if name not in read]:
         g.weights.remove(name)

@@ -30,7 +30,6 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "indexing",
         "linear_algebra",
         "logic",
-        "losses",
         "microsoft.standard_domain",
         "normalization",
         "ordering",

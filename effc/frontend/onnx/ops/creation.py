@@ -11,8 +11,8 @@ import torch
 from torch import fx
 
 from effc.frontend.onnx.builder import Builder
-from effc.frontend.onnx.folding import FOLDED_BYTES
 from effc.frontend.onnx.elements import KNOWN_INTEGERS, torch_dtype
+from effc.frontend.onnx.folding import FOLDED_BYTES
 from effc.frontend.onnx.ops.shapes import choose, is_read
 from effc.frontend.onnx.ops.unsigned import SIGNED
 from effc.frontend.onnx.table import Translation
