@@ -1,0 +1,1 @@
+"""Small models exported to ONNX with the tools people use, and what effc makes of the files."""
