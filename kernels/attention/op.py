@@ -67,7 +67,8 @@ def reference(
         k: [B, H_kv, S, D] keys; H is a multiple of H_kv.
         v: [B, H_kv, S, D_v] values.
         mask: optional [B or 1, H or 1, T, S]: boolean (true = visible) or additive.
-        causal, window, chunk: see `visible`; queries are the last T of the S tokens.
+        causal, window, chunk: see `visible`; with one of them, queries are the last T of the S
+            tokens.
         scale: factor of the scores.
         softcap: scores become `softcap * tanh(scores / softcap)` before masking.
         sinks: optional [H] logits that join the denominator of the softmax only.
@@ -86,6 +87,9 @@ def reference(
     keys = torch.arange(length, device=q.device)
     queries = torch.arange(length - new, length, device=q.device)
     allowed = visible(queries[:, None], keys[None, :], causal, window, chunk)
+    if not causal and window is None and chunk is None:
+        # Where order says nothing, there may be more queries than keys, of another sequence.
+        allowed = torch.ones_like(allowed)
     if mask is not None and mask.dtype == torch.bool:
         allowed = allowed & mask
     elif mask is not None:
