@@ -50,6 +50,7 @@ def _program_facts(program: Program) -> dict[str, Any]:
                 "width": site.width,
                 "mask": site.mask,
                 "weight": site.weight,
+                "bits": site.bits,
             }
             for site in find_sites(program)
         ],

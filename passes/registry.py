@@ -39,6 +39,7 @@ CANONICAL: tuple[str, ...] = (
     "effc.passes.normalize.layouts:JoinLayouts",
     "effc.passes.normalize.fold_constants:FoldConstants",
     "effc.passes.normalize.dead_code:RemoveDeadCode",
+    "effc.passes.raising.quantized_linear:RaiseQuantizedLinear",
     "effc.passes.raising.linear:RaiseLinear",
     "effc.passes.raising.table:RaiseTable",
     "effc.passes.raising.bias:RaiseBias",

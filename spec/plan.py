@@ -38,6 +38,11 @@ class Site(conditions.Site, Protocol):
         """The weight it reads; sites with the same weight share it."""
         ...
 
+    @property
+    def bits(self) -> int | None:
+        """Bits of its weight, where that came quantized."""
+        ...
+
 
 @dataclass(frozen=True)
 class Step:
@@ -160,13 +165,11 @@ class _Planner:
         """Take in the next rule."""
         kinds = self._kinds(rule)
         selected = [i for i, site in enumerate(self.sites) if rule.where.matches(site)]
-        fit = tuple(i for i in selected if self.sites[i].kind in kinds)
+        reasons = {i: _why_not(rule, self.sites[i], kinds) for i in selected}
+        fit = tuple(i for i in selected if not reasons[i])
         if not fit:
             self._nothing(rule, kinds, selected)
-        for i in selected:
-            if self.sites[i].kind not in kinds:
-                reason = f"{rule.table} does not serve sites of kind {self.sites[i].kind}"
-                self.skipped[self.sites[i].name] = reason
+        self.skipped.update({self.sites[i].name: why for i, why in reasons.items() if why})
         self.matched.append(_Matched(rule, fit, disabled))
         if disabled:
             return
@@ -239,6 +242,9 @@ class _Planner:
         )
 
     def _why_nothing(self, rule: Rule, kinds: set[str], selected: list[int]) -> str:
+        served = [self.sites[i] for i in selected if self.sites[i].kind in kinds]
+        if served:
+            return f"{_why_not(rule, served[0], kinds)} ({served[0].name})"
         if selected:
             found = ", ".join(sorted({self.sites[i].kind for i in selected}))
             served = f"; it serves {', '.join(sorted(kinds))}" if kinds else ""
@@ -249,6 +255,15 @@ class _Planner:
             return f"the model has no sites of kind {', '.join(sorted(kinds))}; it has {there}"
         miss = rule.where.nearest_miss(fit)
         return f"nearest miss: {miss[0].name}: {miss[1]}" if miss else "no site is left over"
+
+
+def _why_not(rule: Rule, site: Site, kinds: set[str]) -> str:
+    """Why a rule cannot act on a site that it selects; empty when it can."""
+    if site.kind not in kinds:
+        return f"{rule.table} does not serve sites of kind {site.kind}"
+    if rule.table == "quantize" and site.bits is not None:
+        return f"its weight is quantized already, {site.bits} bits"
+    return ""
 
 
 def _quoted(text: str) -> str:

@@ -154,7 +154,8 @@ class Forecast:
 
     def _site_bytes(self, site: Site) -> tuple[int, int]:
         if site.weight is not None:
-            before = self.program.weights[site.weight].nbytes
+            stored = site.planes or (site.weight,)
+            before = sum(self.program.weights[name].nbytes for name in stored)
             return before, self.weights.at.get((site.stage, site.node), before)
         cached = next((s for s in self.cache.sites if s.node == site.node), None)
         if cached is None:

@@ -226,7 +226,7 @@ def logit_rows(stage: Stage) -> frozenset[str]:
     node = results[0] if len(results) == 1 else None
     while node is not None and node.op == "call_function" and len(node.users) == 1:
         chain.append(node)
-        if packet(node) == "aten.linear":
+        if packet(node) in ("aten.linear", "effc.quantized_linear"):
             return frozenset(n.name for n in chain)
         inputs = [n for n in node.all_input_nodes if n.op == "call_function"]
         node = inputs[0] if len(inputs) == 1 else None

@@ -117,13 +117,14 @@ class _TextReader:
         found = _INPUT.fullmatch(text)
         if found is None:
             self._refuse("an input is described as 'argument x: [B, 4] float32'", line)
-        return {
+        entry: Entry = {
             "name": found["name"],
             "dtype": found["dtype"],
             "shape": _shape(found["shape"]),
             "role": found["role"],
             "optional": found["optional"] is not None,
-        } | ({"kind": found["kind"].strip()} if found["kind"] else {})
+        }
+        return entry | ({"kind": found["kind"].strip()} if found["kind"] else {})
 
     def _node(self, statement: ast.stmt) -> Entry:
         match statement:

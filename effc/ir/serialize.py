@@ -44,13 +44,14 @@ def stage_to_json(stage: Stage) -> dict[str, object]:
 
 def input_to_json(spec: InputSpec) -> dict[str, object]:
     """An input as JSON-ready data."""
-    return {
+    entry: dict[str, object] = {
         "name": spec.name,
         "dtype": literals.dtype_name(spec.dtype),
         "shape": [s if isinstance(s, int) else sizes.canonical(s) for s in spec.shape],
         "role": spec.role,
         "optional": spec.optional,
-    } | ({} if spec.kind == "tensor" else {"kind": spec.kind})
+    }
+    return entry if spec.kind == "tensor" else entry | {"kind": spec.kind}
 
 
 def input_from_json(data: object, where: str) -> InputSpec:

@@ -23,7 +23,8 @@ from tests.e2e.families import FAMILIES, VOCABULARY, Family
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "onnx.md"
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "onnx"
-FOUR_BIT = {"quantize": [{"where": "linear or embedding", "method": "rtn", "bits": 4}]}
+RULE = {"where": "linear or embedding", "method": "rtn", "bits": 4, "activations": "source"}
+FOUR_BIT = {"quantize": [RULE]}
 # The prompt and the answer together are longer than the windows of 24 tokens.
 PROMPT, NEW_TOKENS = 20, 8
 BATCH = 2

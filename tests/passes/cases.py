@@ -22,6 +22,7 @@ from effc.passes.raising.rms_norm import RaiseNorms
 from effc.passes.raising.rope import RaiseRope
 from tests.passes.case import PassCase, captured, named, of_module, values
 from tests.passes.decomposed import DECOMPOSED
+from tests.passes.dequantized import DEQUANTIZED
 from tests.passes.exported import EXPORTED
 from tests.programs import Inputs, capture, decode_inputs, decoder, example_ids, run_passes
 
@@ -275,5 +276,6 @@ CASES: tuple[PassCase, ...] = (
         applied=8,
     ),
     *DECOMPOSED,
+    *DEQUANTIZED,
     *EXPORTED,
 )

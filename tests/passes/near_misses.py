@@ -30,6 +30,7 @@ from effc.passes.raising.linear import RaiseLinear
 from effc.passes.raising.rms_norm import RaiseNorms
 from effc.passes.raising.rope import RaiseRope
 from tests.passes.case import values
+from tests.passes.dequantized import NEAR_DEQUANTIZED
 from tests.passes.near import RENAMED, SAID_BY_NOBODY, Near, NearMisses, one_liner, program
 from tests.passes.near_decomposed import NEAR_DECOMPOSED
 from tests.passes.near_exported import NEAR_EXPORTED
@@ -360,5 +361,6 @@ NEAR_MISSES: tuple[NearMisses, ...] = (
         ),
     ),
     *NEAR_DECOMPOSED,
+    *NEAR_DEQUANTIZED,
     *NEAR_EXPORTED,
 )  # fmt: skip

@@ -30,6 +30,7 @@ class Place:
     kv_heads: int | None = None
     width: int = 64
     modality: str = "text"
+    bits: int | None = None
 
     @property
     def node(self) -> str:
@@ -152,3 +153,13 @@ def test_optional_rule_may_match_nothing(methods: MethodTable) -> None:
 
 def test_no_rules_no_plan(methods: MethodTable) -> None:
     assert planned(methods) == Plan()
+
+
+def test_weights_that_came_quantized_are_left_alone(methods: MethodTable) -> None:
+    packed = Place("linear", "up", 0, "up.codes", bits=4)
+    sites = [packed, Place("linear", "down", 0, "down.weight")]
+    plan = planned(methods, rule("linear"), sites=sites)
+    assert chosen(plan) == {"down": 0}
+    assert plan.skipped == (("up", "its weight is quantized already, 4 bits"),)
+    with pytest.raises(NoMatchError, match=r"quantized already, 4 bits \(up\)"):
+        planned(methods, rule("linear"), sites=[packed])

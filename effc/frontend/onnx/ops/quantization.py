@@ -33,6 +33,7 @@ _INTEGERS = {
     onnx_ir.DataType.INT2: (-2, 1),
     onnx_ir.DataType.UINT2: (0, 3),
 }
+_BYTES = (torch.int8, torch.uint8)
 _KINDS = {
     torch.int16: onnx_ir.DataType.INT16,
     torch.uint16: onnx_ir.DataType.UINT16,
@@ -53,6 +54,8 @@ def dequantize_linear(
 ) -> Value:
     """DequantizeLinear: (x - zero) * scale, in the type of the scale or in `output_dtype`."""
     to = torch_dtype(onnx_ir.DataType(output_dtype)) if output_dtype else g.dtype(scale)
+    if isinstance(x, torch.Tensor) and g.dtype(x) in _BYTES and x.dim() == 2:
+        x = g.read_constant(x)  # a small matrix stays packed as well
     steps, origin = (spread(g, part, x, axis, block_size) for part in (scale, zero))
     return real(g, x, steps, origin, to)
 
@@ -64,8 +67,8 @@ def real(
     wide = _float(g, x)
     if zero is not None:
         # Bytes stay bytes: `raise-dequantized-linear` sees that they are integers.
-        kept = g.dtype(zero) in (torch.int8, torch.uint8)
-        wide = g.call(aten.sub.Tensor, wide, zero if kept else _float(g, zero))
+        taken = zero if g.dtype(zero) in _BYTES else _float(g, zero)
+        wide = g.call(aten.sub.Tensor, wide, taken)
     return _as(g, g.call(aten.mul.Tensor, wide, _float(g, scale)), dtype)
 
 

@@ -137,15 +137,17 @@ def split(g: Builder, x: Value, sizes: Value = None, *, axis: int = 0, keepdims:
         size = g.int(sizes)
         if not isinstance(extent, int) or not isinstance(size, int):
             return _split_open(g, x, size, axis, True)
+        if size < 1:
+            raise Mismatch(f"pieces of size {size}")
         starts = range(0, extent, size)
         parts = [(start, min(size, extent - start)) for start in starts]
-    else:
-        lengths = g.ints(sizes)
-        if not all(isinstance(size, int) for size in lengths):
-            pieces = g.emit(aten.split_with_sizes.default, x, lengths, axis)
-            return list(g.items(pieces, len(lengths)))
-        parts = [(sum(lengths[:i]), lengths[i]) for i in range(len(lengths))]
-    return [g.call(aten.narrow.default, x, axis, start, size) for start, size in parts]
+        return [g.call(aten.narrow.default, x, axis, start, size) for start, size in parts]
+    lengths = g.ints(sizes)
+    known = [size for size in lengths if isinstance(size, int)]
+    if len(known) == len(lengths) and isinstance(extent, int) and sum(known) != extent:
+        raise Mismatch(f"pieces of {known} out of {extent}")
+    pieces = g.emit(aten.split_with_sizes.default, g.node(x), lengths, axis)
+    return list(g.items(pieces, len(lengths)))
 
 
 def _split_open(g: Builder, x: Value, size: Size, axis: int, keepdims: bool) -> fx.Node:

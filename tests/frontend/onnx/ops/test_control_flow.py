@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import effc
 from effc.diagnostics import EffcError
 from effc.importing import ImportedProgram
 from effc.ir.printer import print_program
 from effc.ir.read_text import read_stages
 from effc.ir.verify import verify
 from tests.conftest import Golden
-from tests.frontend.onnx.ops.models import imported, same, targets
+from tests.frontend.onnx.ops.models import imported, parsed, same, targets
 
 IF = """
 g (bool c, float[n] x, float[n] y) => (float[m] z)
@@ -229,3 +232,13 @@ def test_a_scan_over_an_open_size_is_refused_by_name() -> None:
             }
         """)
     assert "the number of rounds of Scan is only known at run time" in error.value.message
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_a_saved_artifact_still_chooses(condition: bool, tmp_path: Path) -> None:
+    onnx.save(parsed(IF), tmp_path / "model.onnx")
+    effc.optimize(tmp_path / "model.onnx").save(tmp_path / "out")
+    x, y = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    inputs = (torch.tensor(condition), x, y)
+    (wanted,) = imported(IF)(*inputs)
+    assert same(effc.load(tmp_path / "out")(*inputs).z, wanted)

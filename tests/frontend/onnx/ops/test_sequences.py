@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from effc.diagnostics import EffcError
 from effc.importing import ImportedProgram
+from effc.ir.printer import print_stage
+from effc.ir.read_text import read_stages
 from effc.ir.serialize import stage_from_json, stage_to_json
 from effc.ir.verify import verify
 from tests.frontend.onnx.ops.models import imported, same, targets
@@ -158,6 +160,9 @@ def test_lists_of_run_time_are_written_and_read(text: str) -> None:
     read = stage_from_json(data, "stages/forward.json")
     assert stage_to_json(read) == data
     assert read.inputs == stage.inputs
+    (from_text,) = read_stages(print_stage(stage)).values()
+    assert print_stage(from_text) == print_stage(stage)
+    assert from_text.inputs == stage.inputs
 
 
 @pytest.mark.parametrize(
@@ -178,3 +183,13 @@ def test_positions_outside_a_known_sequence_are_named(body: str) -> None:
     with pytest.raises(EffcError, match="E0306") as error:
         imported(text)
     assert "element 3 of a sequence of 1" in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [("int64 n = {0}", "pieces of size 0"), ("int64[2] n = {2, 2}", "pieces of [2, 2] out of 5")],
+)
+def test_pieces_that_do_not_fit_are_named(sizes: str, message: str) -> None:
+    with pytest.raises(EffcError, match="E0306") as error:
+        imported(f"g (float[5] x) => (seq(float) y) <{sizes}> {{ y = SplitToSequence(x, n) }}")
+    assert message in error.value.message

@@ -120,8 +120,11 @@ def group_query_attention(g: Builder, *inputs: Value, **attributes: Any) -> tupl
 def _options(g: Builder, attributes: dict[str, Any]) -> _Options:
     known = {field.name: field.default for field in fields(_Options)}
     served = list(known).index("k_quant_type")
+    # Without a past, a cache that drops what slides out of the window holds nothing to drop.
+    free = ("sliding_window_cache",) if g.decoder is not None else ()
     for name, found in attributes.items():
-        if name not in known or (name in list(known)[served:] and found != known[name]):
+        refused = name in list(known)[served:] and name not in free and found != known[name]
+        if name not in known or refused:
             raise Unsupported(f"attribute {name} = {found!r}")
     if any(g.wanted[3:]):
         raise Unsupported("the scores are asked for as an output")
