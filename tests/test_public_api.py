@@ -8,7 +8,7 @@ import pytest
 
 import effc
 
-NAMES = {"CompiledModel", "EffcError", "Policy", "Program", "load", "optimize"}
+NAMES = {"CompiledModel", "EffcError", "Policy", "Program", "import_onnx", "load", "optimize"}
 
 
 def test_public_names() -> None:

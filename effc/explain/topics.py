@@ -100,7 +100,10 @@ def _pass_topic(location: str) -> PassTopic:
         semantics=_attribute(members["semantics"]) if "semantics" in members else "exact",
         summary=_docstring(cls).split("\n\n", 1)[0],
         text=_docstring(module),
-        rules=tuple(_rule(classes[name]) for name in _called(members.get("rules"))),
+        rules=tuple(
+            _rule(classes.get(name) or _imported(module, name))
+            for name in _called(members.get("rules"))
+        ),
     )
 
 
@@ -110,6 +113,15 @@ def _source(location: str) -> ast.Module:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return ast.Module(body=[], type_ignores=[])  # an extension of a third party has no text
     return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _imported(module: ast.Module, name: str) -> ast.ClassDef:
+    """A class that a file takes from another one."""
+    for node in module.body:
+        if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names):
+            source = _source(f"{node.module}:{name}")
+            return next(c for c in source.body if isinstance(c, ast.ClassDef) and c.name == name)
+    raise KeyError(name)
 
 
 def _rule(cls: ast.ClassDef) -> RuleTopic:

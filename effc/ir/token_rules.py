@@ -260,7 +260,10 @@ RULES: dict[str, Rule] = _table(
         along(1, 0),
         "aten.cat.default aten.concat.default aten.slice.Tensor aten.unbind.int",
     ),
-    last_dim_at_1=(along(1, -1), "aten.sort.default aten.argsort.default aten.glu.default"),
+    last_dim_at_1=(
+        along(1, -1),
+        "aten.sort.default aten.sort.stable aten.argsort.default aten.glu.default",
+    ),
     dim_at_2=(
         along(2),
         """aten.norm.ScalarOpt_dim aten.linalg_vector_norm.default aten.roll.default

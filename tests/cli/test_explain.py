@@ -132,7 +132,10 @@ def test_everything_registered_is_explained(capsys: pytest.CaptureFixture[str]) 
         assert [rule.name for rule in topic.rules] == [r.name for r in getattr(cls, "rules", ())]
         shown = said(capsys, topic.name)
         assert topic.text in shown and SEMANTICS[topic.semantics] in shown
-        assert all(said(capsys, rule.name) == shown for rule in topic.rules)
+        for rule in topic.rules:
+            # Two passes may apply one rule: its page is that of one of them.
+            owners = [t for t in passes().values() if rule in t.rules]
+            assert said(capsys, rule.name) in [said(capsys, t.name) for t in owners]
 
 
 def test_methods_are_explained_by_their_files(capsys: pytest.CaptureFixture[str]) -> None:

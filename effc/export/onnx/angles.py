@@ -53,10 +53,12 @@ class AngleTables:
         needed = self._ancestors(source)
         if needed is None:
             return None
-        everywhere = self._run(source, needed, torch.arange(self.context))
+        # A model that looks angles up in a table knows no positions beyond it.
+        count = min([self.context, *self._rows(needed)])
+        everywhere = self._run(source, needed, torch.arange(count))
         if everywhere is None:
             return None
-        last = self.context - 1
+        last = count - 1
         for sample in ((0,), (last,), (last // 2, 1, last // 3)):
             at = torch.tensor(sample)
             alone = self._run(source, needed, at)
@@ -79,6 +81,15 @@ class AngleTables:
             open_nodes += inputs
         foreign = {n for n in found if n.op == "placeholder"} - {self.positions, self.ids}
         return None if foreign else found
+
+    def _rows(self, needed: set[fx.Node]) -> list[int]:
+        """Rows of the tables that are looked up."""
+        tables = [n.args[0] for n in needed if op_name(n) == "aten.index.Tensor"]
+        return [
+            int(_attribute(self.module, str(table.target)).shape[0])
+            for table in tables
+            if isinstance(table, fx.Node) and table.op == "get_attr"
+        ]
 
     def _run(self, source: fx.Node, needed: set[fx.Node], positions: Tensor) -> Tensor | None:
         """The value of `source` [n, 2R] for one sequence at these positions [n]."""

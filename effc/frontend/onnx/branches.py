@@ -71,6 +71,8 @@ def operands(builders: Iterable[Builder]) -> list[fx.Node]:
     if any("content" in node.meta for node in found):
         reason = "a sequence or optional, which is only known at run time, enters a subgraph"
         raise Unsupported(f"{reason} that is not known to run")
+    if any(isinstance(node.meta.get("val"), torch.SymFloat) for node in found):
+        raise Unsupported("a number with a fraction, no tensor, enters a subgraph")
     return found
 
 

@@ -159,12 +159,22 @@ def col2im(
         end.append(g.arith(operator.sub, g.arith(operator.sub, room, reached), pads[i + rank]))
     ones = g.call(aten.eye.default, count, dtype=g.dtype(x))
     kernels = g.call(aten.reshape.default, ones, [count, 1, *block])
-    maps = g.call(aten.reshape.default, x, [-1, count, *blocks])
+    maps = _reshaped(g, x, [-1, count, *blocks])
     none = [0] * rank
     target = for_rank(_TRANSPOSED, rank)
     full = g.call(target, maps, kernels, None, strides, none, none, 1, dilations)
     cut = padded(g, full, [-pad for pad in pads[:rank]], end)
-    return g.call(aten.reshape.default, cut, [g.size(x, 0), -1, *image])
+    return _reshaped(g, cut, [g.size(x, 0), -1, *image])
+
+
+def _reshaped(g: Builder, x: Value, shape: list[Size]) -> Value:
+    """A reshape whose result, at sizes of run time, is typed without formulas of these.
+
+    For the size -1 torch divides one product of formulas by another, which takes it seconds.
+    """
+    if all(isinstance(size, int) for size in shape):
+        return g.call(aten.reshape.default, x, shape)
+    return g.typed(g.emit_as(None, aten.reshape.default, g.node(x), shape), g.dtype(x), len(shape))
 
 
 def deform_conv(

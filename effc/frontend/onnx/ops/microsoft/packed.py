@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -194,7 +195,10 @@ def gather_block_quantized(
     As with tables that are not packed, indices are taken for ids: negative ones are refused.
     """
     rank = g.rank(data)
-    plain = rank == 2 and gather_axis in (0, -2) and quantize_axis in (1, -1)
+    # Rows may lie in blocks, [rows, blocks, bytes]: what is gathered then keeps them apart.
+    plain = rank in (2, 3) and gather_axis in (0, -rank) and quantize_axis in (rank - 1, -1)
+    if rank == 3:
+        plain = plain and _one_scale_per_block(g, data, scales, bits, block_size)
     kind = g.onnx_dtypes[0].name if g.onnx_dtypes and g.onnx_dtypes[0] else "UINT8"
     if not plain or kind not in _TABLES:
         if kind == "UINT8":
@@ -203,7 +207,8 @@ def gather_block_quantized(
             g, data, indices, scales, zero_points, gather_axis, quantize_axis, block_size
         )
     table, steps = _constant(g, data, "the table"), _constant(g, scales, "the scales")
-    rows, stored = table.shape
+    rows, *blocks = table.shape
+    stored = math.prod(blocks)
     bits = bits if kind == "UINT8" else 4
     columns = stored * 8 // bits if kind == "UINT8" else stored
     group = columns if block_size >= columns else block_size
@@ -218,7 +223,16 @@ def gather_block_quantized(
     planes = packed.codes(g, table, pack), packed.scales(g, steps), zero
     ids = g.call(aten.to.dtype, indices, torch.int64)
     form = bits, group, columns, g.dtype(scales)
-    return g.call(torch.ops.effc.quantized_embedding.default, ids, *planes, *form)
+    found = g.call(torch.ops.effc.quantized_embedding.default, ids, *planes, *form)
+    if rank == 2:
+        return found
+    return g.call(aten.unflatten.int, found, -1, [blocks[0], columns // blocks[0]])
+
+
+def _one_scale_per_block(g: Builder, data: Value, scales: Value, bits: int, size: int) -> bool:
+    """Whether a table [rows, blocks, bytes] has blocks of the quantizer's own size."""
+    shape, steps = g.shape(data), g.shape(scales)
+    return shape[-1] == size * bits // 8 and steps == [shape[0], shape[1], 1]
 
 
 def _gathered(
@@ -253,6 +267,10 @@ _TABLES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# What exporters do to a constant to give it another rank.
+_RESHAPES = (aten.unsqueeze.default, aten.squeeze.dim, aten.reshape.default, aten.view.default)
+
+
 def _constant(g: Builder, value: Value, what: str) -> Weight:
     """A constant of the model, not yet read.
 
@@ -263,6 +281,12 @@ def _constant(g: Builder, value: Value, what: str) -> Weight:
         return g.weights[str(value.target)]
     if isinstance(value, Tensor):
         return Weight.of(value, g.origin_of_weights)
+    if isinstance(value, fx.Node) and value.target in _RESHAPES:
+        source, *shape = value.args
+        weight = _constant(g, source, what)  # type: ignore[arg-type]
+        reshape: Any = value.target
+        sizes = tuple(int(size) for size in value.meta["val"].shape)
+        return weight.map(lambda t: reshape(t, *shape), shape=sizes, origin=weight.origin)
     raise Unsupported(f"{what} of packed weights must be constant")
 
 
