@@ -70,6 +70,7 @@ ALLOWED: dict[str, tuple[str, ...] | None] = {
         "effc.passes",
         "effc.ir",
         "effc.diagnostics",
+        "effc.kernels.attention.op",
         "effc.kernels.registry",
         "effc.kernels.paged.formats",
         "effc.kernels.packing",

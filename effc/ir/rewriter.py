@@ -170,6 +170,12 @@ class GraphRewriter:
         self._record("erase", node.name, str(node.target))
         self._erase_dead(node)
 
+    def erase_unused(self) -> None:
+        """Remove everything that nobody reads and that has no effect."""
+        for node in reversed(list(self.graph.nodes)):
+            if is_dead(node):
+                self.erase(node)
+
     def _erase_dead(self, node: fx.Node) -> None:
         pending = [node]
         while pending:

@@ -18,7 +18,6 @@ from typing import ClassVar
 from effc.ir.journal import Journal
 from effc.ir.passbase import Outcome, Pass, PassStage
 from effc.ir.program import Program
-from effc.ir.rewriter import is_dead
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,7 @@ class RemoveDeadCode(Pass):
         for stage in program.stages.values():
             rewriter = self.rewriter(program, stage, journal)
             before = len(stage.graph.nodes)
-            for node in reversed(list(stage.graph.nodes)):
-                if is_dead(node):
-                    rewriter.erase(node)
+            rewriter.erase_unused()
             if count := before - len(stage.graph.nodes):
                 outcomes.append(Outcome(f"{stage.name}: {count} nodes", "applied"))
         return outcomes

@@ -26,6 +26,7 @@ from effc.ir.passbase import Outcome, Pass, PassStage
 from effc.ir.pattern import op_name
 from effc.ir.program import Program, Stage
 from effc.ir.size_only import Evaluation, size_only
+from effc.kernels.attention.op import visible
 
 ATTENTION = "effc.attention.default"
 SHORT = (1, 2, 3, 6, 17)
@@ -53,15 +54,9 @@ class Statement:
 
     def visible(self, length: int) -> torch.Tensor:
         """Which key every query sees, [T, T]."""
-        query, key = torch.arange(length)[:, None], torch.arange(length)[None, :]
-        seen = torch.ones(length, length, dtype=torch.bool)
-        if self.causal:
-            seen &= key <= query
-        if self.window is not None:
-            seen &= query - key < self.window
-        if self.chunk is not None:
-            seen &= query // self.chunk == key // self.chunk
-        return seen
+        index = torch.arange(length)
+        seen = visible(index[:, None], index[None, :], self.causal, self.window, self.chunk)
+        return seen.expand(length, length)
 
 
 @dataclass(frozen=True)

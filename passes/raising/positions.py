@@ -25,7 +25,7 @@ from effc.ir.journal import Journal, NearMiss
 from effc.ir.passbase import Outcome, Pass, PassStage
 from effc.ir.pattern import op_name
 from effc.ir.program import Program, Stage
-from effc.ir.rewriter import GraphRewriter, fake_mode_of, is_dead
+from effc.ir.rewriter import GraphRewriter, fake_mode_of
 from effc.ir.size_only import Evaluation, size_only
 
 LENGTHS = (1, 2, 7, 12)
@@ -47,7 +47,8 @@ class FindPositions(Pass):
         if stage is None or not _waits_for_positions(stage):
             return []
         rewriter = self.rewriter(program, stage, journal)
-        _erase_dead(rewriter)
+        # Counting that only masks needed must not be taken for positions.
+        rewriter.erase_unused()
         outcomes = []
         for node, offset in _counted(program, stage):
             if node._erased:
@@ -65,13 +66,6 @@ def _waits_for_positions(stage: Stage) -> bool:
     if names != ["ids", "positions"]:
         return False
     return all(op_name(user) == SIZE for user in stage.placeholder("positions").users)
-
-
-def _erase_dead(rewriter: GraphRewriter) -> None:
-    """Counting that only masks needed must not be taken for positions."""
-    for node in reversed(list(rewriter.graph.nodes)):
-        if is_dead(node) and node.op == "call_function":
-            rewriter.erase(node)
 
 
 def _counted(program: Program, stage: Stage) -> list[tuple[fx.Node, float]]:

@@ -46,13 +46,11 @@ class Translator:
         model: from the reader.
         builder: where calls go.
         values: what every ONNX value has become.
-        failures: unsupported operators, as "op (node): reason".
     """
 
     model: onnx_ir.Model
     builder: Builder
     values: dict[onnx_ir.Value, Value] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
     _attributes: list[Mapping[str, onnx_ir.Attr]] = field(default_factory=list)
     _opsets: list[Mapping[str, int]] = field(default_factory=list)
 
