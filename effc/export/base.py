@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from effc.diagnostics import ExportError
 from effc.ir.program import Program
+from effc.ir.stage_calls import called
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,20 @@ class Exporter(Protocol):
 
 
 def stage_files(program: Program, path: Path) -> dict[str, Path]:
-    """The file of each stage: `path` for a single one, else `<stem>-<stage><suffix>` beside it."""
+    """The file of each stage: `path` for a single one, else `<stem>-<stage><suffix>` beside it.
+
+    Raises:
+        ExportError: E0801, a stage is a branch or loop body of another and no file of its own.
+    """
+    for stage in program.stages.values():
+        if inner := called(stage):
+            raise ExportError(
+                "E0801",
+                f"stage {stage.name!r} runs {inner[0]!r} as a branch or loop, which no export "
+                "expresses yet",
+                where=program.info.source,
+                help="use the artifact itself with effc.load()",
+            )
     if len(program.stages) == 1:
         return dict.fromkeys(program.stages, path)
     return {name: path.with_name(f"{path.stem}-{name}{path.suffix}") for name in program.stages}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -160,6 +161,24 @@ def test_an_artifact_read_back_exports_the_same(build: Build, tmp_path: Path) ->
     fast.export(tmp_path / "a.onnx")
     effc.load(tmp_path / "out").export(tmp_path / "b.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_projections_are_joined_whose_biases_are_one_constant(tmp_path: Path) -> None:
+    """Biases of zeros everywhere are stored once; the matrices in front of them are not."""
+    model = small("Qwen2").build()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("_proj.bias"):
+                parameter.zero_()
+    model.save_pretrained(tmp_path / "model")
+    fast = effc.optimize(tmp_path / "model", policy(4))
+    fast.export(tmp_path / "m.onnx")
+    graph = ir.load(tmp_path / "m.onnx").graph
+    calls = [node for node in graph if node.op_type == "GroupQueryAttention"]
+    assert [node.inputs[1:3] for node in calls] == [(None, None)] * 2
+    ids = torch.randint(5, 199, (1, PROMPT))
+    tokens, _ = greedy(tmp_path / "m.onnx", ids, NEW)
+    assert tokens.tolist() == fast.generate(ids, max_new_tokens=NEW).tolist()
 
 
 def test_half_precision(build: Build, tmp_path: Path) -> None:

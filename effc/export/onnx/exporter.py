@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch.fx.node import map_aggregate
 
 from effc.diagnostics import ExportError, did_you_mean
 from effc.export import dense
 from effc.export.base import Exported, stage_files
 from effc.export.onnx.packages import require_onnx
 from effc.export.single_file import check_files
-from effc.ir.program import Program, StageRef
+from effc.ir.program import Program
 
 # Dialect -> the opset it is written for when none is asked for.
 DIALECTS: dict[str, int] = {"ort": 21, "standard": 23}
@@ -113,7 +112,6 @@ class Onnx:
         if self.genai_config:
             check_genai(program, path, force=force)
         check_types(program)
-        check_control_flow(program)
         if self.dialect == "standard" and self.version < BLOCKS_SINCE and _packed(program):
             raise ExportError(
                 "E0801",
@@ -146,27 +144,6 @@ def check_types(program: Program) -> None:
             where=program.info.source,
             help='compile it with target.dtype = "float32" or "float16"',
         )
-
-
-def check_control_flow(program: Program) -> None:
-    """Refuse branches and loops, which are stages that others refer to.
-
-    Raises:
-        ExportError: E0801.
-    """
-    for stage, node in program.nodes():
-        found: list[StageRef] = []
-        map_aggregate(
-            node.args, lambda a, found=found: found.append(a) if isinstance(a, StageRef) else None
-        )
-        if found:
-            raise ExportError(
-                "E0801",
-                f"stage {stage.name!r} runs {found[0].name!r} as a branch or loop, which is not "
-                "translated back to ONNX",
-                where=program.info.source,
-                help="use the artifact itself with effc.load()",
-            )
 
 
 def check_genai(program: Program, path: Path, *, force: bool) -> None:

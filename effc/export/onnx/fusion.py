@@ -145,8 +145,13 @@ def _settings(node: ir.Node) -> dict[str, object]:
 
 
 def _private(x: ir.Value | None) -> bool:
-    """A constant that nobody else reads."""
-    return x is None or (x.const_value is not None and len(x.uses()) == 1)
+    """A constant that costs nothing to keep twice: nobody else reads it, or it is a vector.
+
+    Equal biases, all zeros for instance, are one constant with many readers.
+    """
+    if x is None:
+        return True
+    return x.const_value is not None and (len(x.uses()) == 1 or len(x.shape or (0, 0)) == 1)
 
 
 def _stacked(g: Graph, parts: Sequence[ir.Value | None]) -> ir.Value | None:

@@ -186,7 +186,7 @@ class Builder(Emitter):
             return fake.shape[dim]
         known = fake.shape[dim] if isinstance(fake, torch.Tensor) else None
         # Equal sizes are read once, from whichever value had them first.
-        key = (value, dim) if known is None else str(known.node.expr)
+        key = str(known.node.expr) if isinstance(known, torch.SymInt) else (value, dim)
         if key not in self._sizes:
             self._sizes[key] = self.emit(aten.sym_size.int, value, dim)
         return self._sizes[key]

@@ -128,7 +128,7 @@ def _tables(value: onnx_ir.Value) -> list[tuple[int, ...]]:
         if node.op_type in _TABLE_READERS and index == 1:
             table = _source(node.inputs[0])
             if table is not None and table.const_value is not None and table.const_value.size > 1:
-                found.append(tuple(int(size) for size in table.const_value.shape))
+                found.append(tuple(table.const_value.shape.numpy()))
     return found
 
 
