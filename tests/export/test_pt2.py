@@ -278,7 +278,8 @@ def test_bytes_of_a_slot(tiny: effc.CompiledModel) -> None:
 def test_one_file_per_stage(tiny: effc.CompiledModel) -> None:
     path = Path("a/m.pt2")
     assert stage_files(tiny.program, path) == {"decode": path}
-    two = replace(tiny.program, stages=dict.fromkeys(("encode", "decode"), None))  # type: ignore[arg-type]
+    decode = tiny.program.stages["decode"]
+    two = replace(tiny.program, stages=dict.fromkeys(("encode", "decode"), decode))
     assert stage_files(two, path) == {
         "encode": Path("a/m-encode.pt2"),
         "decode": Path("a/m-decode.pt2"),
