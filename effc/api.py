@@ -14,6 +14,7 @@ import torch
 from effc.diagnostics import ArtifactError, GenerationError, TargetError
 from effc.ir.program import Program
 from effc.runtime.encoding import is_encoder, read_encoder_inputs
+from effc.runtime.visual import sees
 from effc.settings import settings
 from effc.tokenizer import open_tokenizer
 
@@ -108,8 +109,9 @@ class CompiledModel:
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The same call as the model.
 
-        A language model takes `input_ids` and `attention_mask` and returns an object with
-        `.logits` [B, T, V]; positions are counted by the engine. An encoder takes the same, and
+        A language model takes `input_ids` and `attention_mask`, one that sees also
+        `pixel_values` [N, 3, height, width], and returns an object with `.logits` [B, T, V];
+        positions are counted by the engine. An encoder takes the same, and
         `token_type_ids` where it knows any; its results are named as the library names them
         (`.last_hidden_state`, ...). Any other module takes and returns what it did before (a
         tensor, a tuple, or an object with named results).
@@ -118,7 +120,8 @@ class CompiledModel:
             GenerationError: E0701 to E0703.
         """
         if self.program.loop == "autoregressive":
-            values = _bind(inputs, named, ("input_ids", "attention_mask"), required=1)
+            images = ("pixel_values",) if sees(self.program) else ()
+            values = _bind(inputs, named, ("input_ids", "attention_mask", *images), required=1)
             return SimpleNamespace(logits=self.engine.forward(**values))
         stage = self.program.stages["forward"]
         names = tuple(spec.name for spec in stage.inputs)

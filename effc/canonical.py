@@ -165,4 +165,4 @@ def _settle_context(program: Program, policy: Policy) -> None:
 
 def _is_decoder(program: Program) -> bool:
     stages = program.stages.values()
-    return any(s.outputs == ("logits",) and s.inputs[0].name == "ids" for s in stages)
+    return any(s.outputs == ("logits",) and s.inputs[0].name in ("ids", "embeds") for s in stages)

@@ -73,6 +73,7 @@ CATALOGUE: dict[str, str] = {
     "E0411": "the model does not fit target.memory",
     "E0412": "the text of a program cannot be read",
     "E0413": "a method cannot be loaded",
+    "E0414": "the task does not fit the model",
     "E0501": "no kernel fits the target",
     "E0502": "the target is not available",
     "E0503": "an operator was called with wrong arguments",

@@ -42,6 +42,8 @@ def _program_facts(program: Program) -> dict[str, Any]:
             {
                 "kind": site.kind,
                 "name": site.name,
+                "stage": site.stage,
+                "modality": site.modality,
                 "layer": site.layer,
                 "shape": list(site.shape),
                 "params": site.params,
@@ -86,8 +88,7 @@ def _inspect_onnx(source: Any, spec: Any) -> dict[str, Any]:
 def _verdict(program: Program) -> str:
     """What compiling makes of a program."""
     stage = program.stages.get("forward")
-    names = [spec.name for spec in stage.inputs] if stage is not None else []
-    if not {"ids", "positions"} <= set(names):
+    if stage is None or stage.token_input is None:
         return "compiles as a function"
     try:
         InsertCache().requires(program)

@@ -115,8 +115,7 @@ def _cache_pass(program: Program, plan: Plan) -> InsertCache | None:
 
 def _is_function(program: Program) -> bool:
     """Whether the program came from a file that holds no decoder, such as a vision tower."""
-    names = {spec.name for spec in program.stages["forward"].inputs}
-    return program.info.family != "module" and not {"ids", "positions"} <= names
+    return program.info.family != "module" and program.stages["forward"].token_input is None
 
 
 def _drop_unread(program: Program) -> None:

@@ -21,6 +21,7 @@ class Answer:
     Attributes:
         prompt: its tokens.
         generator: where its random numbers come from.
+        features: the rows [F, W] that the image tokens of the prompt take, None without images.
         tokens: the new tokens so far.
         logprobs: the log-probability of each, if asked for.
         finish: why it ended: "eos", "stop", "length", "context", "interrupted"; None while open.
@@ -28,6 +29,7 @@ class Answer:
 
     prompt: list[int]
     generator: torch.Generator
+    features: torch.Tensor | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish: str | None = None

@@ -16,6 +16,7 @@ from effc.runtime.prompts import place_answers, place_rows, read_prompts, requir
 from effc.runtime.result import GenerationResult, Meter, context_notes
 from effc.runtime.sampling import sample
 from effc.runtime.session import STAGE, Runnable, Session
+from effc.runtime.visual import image_features
 
 
 class Streamer(Protocol):
@@ -64,17 +65,24 @@ class Engine:
             )
 
     @torch.inference_mode()
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+    ) -> Tensor:
         """Logits `[B, T, V]` after every token of `input_ids` [B, T].
 
-        Positions count from 0 at the first real token of a row; padding, left or right, gets
-        logits of zero.
+        Images [N, 3, height, width] go to the image tokens of the rows, in order. Positions count
+        from 0 at the first real token of a row; padding, left or right, gets logits of zero.
 
         Raises:
-            GenerationError: E0701 to E0703, see `effc.runtime.prompts.read_prompts`.
+            GenerationError: E0701 to E0703, see `effc.runtime.prompts.read_prompts` and
+                `effc.runtime.visual.image_features`.
         """
         prompts = read_prompts(input_ids, attention_mask, self.program.info)
-        session = self._session(len(prompts), max(map(len, prompts)))
+        features = image_features(self._executable, self.program, prompts, pixel_values)
+        session = self._session(max(map(len, prompts)), features)
         rows = session.advance_all(prompts)
         return place_rows(rows, input_ids, attention_mask).to(input_ids.device)
 
@@ -83,6 +91,7 @@ class Engine:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         *,
+        pixel_values: Tensor | None = None,
         streamer: Streamer | None = None,
         **options: Any,
     ) -> Tensor:
@@ -91,6 +100,8 @@ class Engine:
         Args:
             input_ids: [B, T] token ids, padded at the left.
             attention_mask: [B, T], zero at padding; None for no padding.
+            pixel_values: [N, 3, height, width], the images whose features the image tokens take,
+                in order over the rows; None without images.
             streamer: is given the tokens of a single prompt as they come.
             options: the attributes of `GenerationOptions`.
 
@@ -103,7 +114,7 @@ class Engine:
                 vocabulary, E0703 a wrong argument, E0705 logits that are not numbers.
         """
         chosen = GenerationOptions.of(options)
-        result = self._generate(input_ids, attention_mask, streamer, chosen)
+        result = self._generate(input_ids, attention_mask, pixel_values, streamer, chosen)
         return place_answers(input_ids, result.tokens, chosen.pad_token(self.program.info))
 
     def generate_result(
@@ -111,30 +122,33 @@ class Engine:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         *,
+        pixel_values: Tensor | None = None,
         streamer: Streamer | None = None,
         **options: Any,
     ) -> GenerationResult:
         """As `generate`, with the circumstances; an interrupt (Ctrl-C) keeps what is there."""
-        return self._generate(input_ids, attention_mask, streamer, GenerationOptions.of(options))
+        chosen = GenerationOptions.of(options)
+        return self._generate(input_ids, attention_mask, pixel_values, streamer, chosen)
 
     @torch.inference_mode()
     def _generate(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None,
+        pixel_values: Tensor | None,
         streamer: Streamer | None,
         options: GenerationOptions,
     ) -> GenerationResult:
+        meter = Meter()
         info = self.program.info
         prompts = read_prompts(input_ids, attention_mask, info)
         require_left_padding(attention_mask)
         _require_single(streamer, prompts)
         rule = StopRule.of(options, info, self._decode)
-        answers = [
-            Answer(prompt, generator)
-            for prompt, generator in zip(prompts, options.generators(len(prompts)), strict=True)
-        ]
-        return self._run(answers, options, rule, streamer)
+        features = image_features(self._executable, self.program, prompts, pixel_values)
+        generators = options.generators(len(prompts))
+        answers = [Answer(*row) for row in zip(prompts, generators, features, strict=True)]
+        return self._run(answers, options, rule, streamer, meter)
 
     def _run(
         self,
@@ -142,9 +156,9 @@ class Engine:
         options: GenerationOptions,
         rule: StopRule,
         streamer: Streamer | None,
+        meter: Meter,
     ) -> GenerationResult:
         """Prefill, then choose and feed one token per open answer until all are closed."""
-        meter = Meter()
         _stream(streamer, answers[0].prompt)
         session, live = self._open(answers, rule)
         try:
@@ -173,10 +187,12 @@ class Engine:
             rule.close(answer)
         live = [answer for answer in answers if answer.finish is None]
         longest = [len(answer.prompt) + rule.room(answer.prompt) for answer in live]
-        return self._session(len(live), max(longest, default=1)), live
+        features = [answer.features for answer in live]
+        return self._session(max(longest, default=1), features), live
 
-    def _session(self, batch: int, capacity: int) -> Session:
-        return Session(self._executable, batch, capacity, self._device)
+    def _session(self, capacity: int, features: list[Tensor | None]) -> Session:
+        """An empty cache for as many sequences as there are entries of `features`."""
+        return Session(self._executable, len(features), capacity, self._device, features)
 
 
 def _extend(live: list[Answer], logits: Tensor, options: GenerationOptions) -> None:

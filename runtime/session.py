@@ -12,9 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from effc.ir.program import Program
+from effc.ir.program import EMBED, Program
 from effc.runtime.kv_store import PagedStore
 from effc.runtime.schedule import evictions
+from effc.runtime.visual import Embedding
 
 STAGE = "decode"
 PREFILL_CHUNK = 512
@@ -43,15 +44,27 @@ class Session:
         batch: B, sequences at the start.
         capacity: the most tokens a sequence may come to hold.
         device: where the state lives.
+        features: for a model that sees, the rows [F_b, W] that the image tokens of each sequence
+            take, in order; None where it has none.
     """
 
     def __init__(
-        self, executable: Runnable, batch: int, capacity: int, device: torch.device | str
+        self,
+        executable: Runnable,
+        batch: int,
+        capacity: int,
+        device: torch.device | str,
+        features: Sequence[Tensor | None] | None = None,
     ) -> None:
         self._executable = executable
         self._device = torch.device(device)
         self._chunk = min(capacity, prefill_chunk(executable.program))
         self._new: list[int] = []
+        self._embedding = None
+        if EMBED in executable.program.stages:
+            self._embedding = Embedding(
+                executable.program, features or [None] * batch, self._device
+            )
         self.store = PagedStore(
             executable.program, batch, capacity=capacity, step=self._chunk, device=device
         )
@@ -81,7 +94,6 @@ class Session:
         positions = torch.where(column < new_len[:, None], starts + column, 0)
         last = (new_len[:, None] - 1).clamp(min=0)
         arguments = {
-            "ids": torch.tensor([[*row, *[0] * (T - len(row))] for row in tokens]),
             "positions": positions,
             "new_len": new_len,
             "logit_rows": column.expand(len(tokens), T).contiguous() if all_logits else last,
@@ -89,10 +101,20 @@ class Session:
         inputs: dict[str, Tensor | list[Tensor] | None] = {
             name: value.to(self._device) for name, value in arguments.items()
         }
+        inputs |= self._read(tokens, T)
         inputs["tree_mask"] = tree_mask
         outputs = self._executable(STAGE, inputs | self.store.reserve(self._new))
         self.store.adopt(outputs)
         return outputs["logits"]
+
+    def _read(self, tokens: Sequence[Sequence[int]], T: int) -> dict[str, Tensor]:
+        """The tokens as the decoder takes them: ids [B, T], or their embeddings [B, T, W]."""
+        filler = 0 if self._embedding is None else self._embedding.filler
+        ids = torch.tensor([[*row, *[filler] * (T - len(row))] for row in tokens])
+        ids = ids.to(self._device)
+        if self._embedding is None:
+            return {"ids": ids}
+        return {"embeds": self._embedding.embeds(self._executable, ids, tokens)}
 
     def commit(self, accepted: Sequence[int] | None = None) -> None:
         """Confirm the first `accepted[b]` tokens of the last step (None: all), forget the rest."""
@@ -125,6 +147,8 @@ class Session:
         """Go on with these sequences only."""
         if len(rows) < len(self.store.lengths):
             self.store.keep_rows(rows)
+            if self._embedding is not None:
+                self._embedding.keep_rows(rows)
 
     def _chunks(self, tokens: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
         """Steps that feed `tokens`; sequences with fewer pieces join later."""

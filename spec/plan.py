@@ -21,6 +21,9 @@ RuleKey = tuple[str, int]
 SiteKey = tuple[str, str]
 """A site: its stage and graph node."""
 
+TOWER = "encode"
+"""The stage of a vision tower."""
+
 Served = Mapping[str, Collection[str]]
 """Aspect -> the kinds of sites that its methods can serve."""
 
@@ -263,6 +266,8 @@ def _why_not(rule: Rule, site: Site, kinds: set[str]) -> str:
         return f"{rule.table} does not serve sites of kind {site.kind}"
     if rule.table == "quantize" and site.bits is not None:
         return f"its weight is quantized already, {site.bits} bits"
+    if rule.table == "kv" and site.stage == TOWER:
+        return "a vision tower reads all of an image at once and keeps no cache"
     return ""
 
 

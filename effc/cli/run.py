@@ -21,6 +21,12 @@ PromptFile = Annotated[
     Path | None, typer.Option("--prompt-file", help="A file with the text; - is standard input.")
 ]
 PromptIds = Annotated[str | None, typer.Option("--prompt-ids", help="Token ids: 1,2,3.")]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--image", help="An image, or a .npy file of uint8 [H, W, 3], per <image>; may repeat."
+    ),
+]
 Chat = Annotated[bool, typer.Option("--chat", help="Put the prompt into the chat template.")]
 NewTokens = Annotated[int, typer.Option("--max-new-tokens", help="The most tokens to add.")]
 Temperature = Annotated[
@@ -47,6 +53,7 @@ def run(
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
     prompt_ids: PromptIds = None,
+    image: Images = None,
     chat: Chat = False,
     max_new_tokens: NewTokens = 128,
     temperature: Temperature = None,
@@ -73,6 +80,10 @@ def run(
         "stop_strings": stop or None,
     }
     ids = given if text is None else _encode(model, text, chat, artifact)
+    if image:
+        from effc.cli.images import with_images
+
+        ids, options["pixel_values"] = with_images(model, ids, image, artifact)
     idle = seed is not None and not options["do_sample"]
     notes = ["--seed changes nothing here: the choice is greedy"] if idle else []
     _generate(model, ids, options, notes, as_json=json)

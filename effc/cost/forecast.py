@@ -8,10 +8,17 @@ from typing import Any
 
 from effc.cost.graph import Cost, Situation, StageCost, logit_rows, stage_cost
 from effc.cost.liveness import Peak, live_peak
-from effc.cost.storage import CacheStore, WeightStore, cache_store, method_of, weight_store
+from effc.cost.storage import (
+    DECODER,
+    CacheStore,
+    WeightStore,
+    cache_store,
+    method_of,
+    weight_store,
+)
 from effc.diagnostics import PassError
 from effc.ir.passbase import read_bytes
-from effc.ir.program import Program
+from effc.ir.program import EMBED, ENCODE, Program
 from effc.ir.sites import Site
 from effc.passes.caching.insert_cache import InsertCache
 from effc.spec.plan import Plan, Step
@@ -77,7 +84,7 @@ class Forecast:
             total = sum((cost.total for cost in costs), Cost())
             entry = {
                 "name": name,
-                "tokens": sum(tokens for _, tokens, _ in runs),
+                "tokens": sum(tokens for stage, tokens, _ in runs if stage != EMBED),
                 "flops": total.flops,
                 "bytes": {
                     "weights": total.weights,
@@ -92,14 +99,21 @@ class Forecast:
     def _runs(self) -> dict[str, list[tuple[str, int, int]]]:
         """What is predicted -> runs of stages: (stage, new tokens, tokens held before).
 
-        A prompt is fed in the pieces in which the engine feeds it.
+        A prompt is fed in the pieces in which the engine feeds it. A model that sees is given one
+        image per sequence.
         """
         context, prompt = self.sizes["context"], self.sizes["prompt"]
         if not self.decodes:
             return {name: [(name, prompt, 0)] for name in self.program.stages}
         chunk = self.cache.chunk(context)
-        pieces = [("forward", min(chunk, prompt - at), at) for at in range(0, prompt, chunk)]
-        return {"prefill": pieces, "decode": [("forward", 1, context - 1)]}
+        pieces = [(min(chunk, prompt - at), at) for at in range(0, prompt, chunk)]
+        fed = {"prefill": pieces, "decode": [(1, context - 1)]}
+        reading = [stage for stage in (EMBED, DECODER) if stage in self.program.stages]
+        runs = {name: [(stage, *at) for at in steps for stage in reading]
+                for name, steps in fed.items()}  # fmt: skip
+        if ENCODE not in self.program.stages:
+            return runs
+        return {ENCODE: [(ENCODE, self.program.info.image_tokens or 0, 0)], **runs}
 
     def peak(self) -> Peak:
         """The worst moment of any stage, at the longest step that the engine makes."""
@@ -158,7 +172,7 @@ class Forecast:
             before = sum(self.program.weights[name].nbytes for name in stored)
             return before, self.weights.at.get((site.stage, site.node), before)
         cached = next((s for s in self.cache.sites if s.node == site.node), None)
-        if cached is None:
+        if cached is None or site.stage != DECODER:
             return 0, 0
         at = self.sizes["context"], self.sizes["batch"]
         return self.cache.site_bytes(cached, *at, plain=True), self.cache.site_bytes(cached, *at)
@@ -167,12 +181,13 @@ class Forecast:
         return stage_cost(self.program.stages[stage], self._situation(stage, tokens, held))
 
     def _situation(self, stage: str, tokens: int, held: int) -> Situation:
+        batch, decodes = self.sizes["batch"], self.decodes and stage == DECODER
         return Situation(
-            sizes={"B": self.sizes["batch"], "T": tokens},
+            sizes={"B": batch, "T": tokens, "N": batch, "F": batch * tokens},
             held=held,
             stored={node: size for (s, node), size in self.weights.at.items() if s == stage},
-            cached={site.node: site.per_token for site in self.cache.sites},
-            logit_rows=logit_rows(self.program.stages[stage]) if self.decodes else (),
+            cached={site.node: site.per_token for site in self.cache.sites} if decodes else {},
+            logit_rows=logit_rows(self.program.stages[stage]) if decodes else (),
         )
 
 

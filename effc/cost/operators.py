@@ -132,7 +132,7 @@ COPIES = _aten(
     "constant_pad_nd one_hot arange full full_like ones ones_like zeros zeros_like empty "
     "empty_like new_empty new_full new_ones new_zeros eye scalar_tensor lift_fresh_copy triu tril "
     "masked_fill fill where index_put scatter slice_scatter select_scatter index_copy tril_indices "
-    "triu_indices masked_select nonzero scatter_add index_add dropout"
+    "triu_indices masked_scatter masked_select nonzero scatter_add index_add dropout"
 ) | {"effc.select_rows", "effc.cache_write", "effc.cache_write_"}
 """Operators that move values without computing."""
 

@@ -17,6 +17,9 @@ from effc.passes.caching.insert_cache import InsertCache
 from effc.runtime.session import PREFILL_CHUNK
 from effc.spec.plan import Plan, SiteKey, Step
 
+DECODER = "forward"
+"""The stage that gets the cache."""
+
 INDEX_BYTES = 4
 """Bytes of a page number in a table, and of a token index beside a slot: int32."""
 
@@ -137,7 +140,7 @@ def cache_store(program: Program, plan: Plan) -> CacheStore:
     """The cache that a decoder will get; the program must be one."""
     plain = plain_format(program.info.dtype)
     stores = {s.site.node: method_of(s).formats() for s in plan.of("store")}
-    calls = [n for n in program.stages["forward"].graph.nodes if packet(n) == "effc.attention"]
+    calls = [n for n in program.stages[DECODER].graph.nodes if packet(n) == "effc.attention"]
     return CacheStore(tuple(_cached_site(n, plain, stores.get(n.name)) for n in calls))
 
 

@@ -39,13 +39,16 @@ class Tapped:
         self.layers = sorted(names)
         self._names = names
         self._run = subject.executable(self.program)
+        self._stage = stage
         self._calls = subject.calls
         self._pieces: list[Taps] = []
 
     def __call__(self, stage: str, inputs: Mapping[str, State]) -> dict[str, Tensor]:
-        """Run the stage; the streams are kept until `take`."""
+        """Run a stage; the streams of the tapped one are kept until `take`."""
         self._calls[stage] += 1
         results = self._run(stage, inputs)
+        if stage != self._stage:
+            return results
         self._pieces.append({layer: results.pop(name) for layer, name in self._names.items()})
         return results
 

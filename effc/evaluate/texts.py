@@ -63,10 +63,19 @@ def evaluation_text(
         message = f"{quality.tokens} tokens are too few to compare models on"
         raise _unusable(message, "quality.tokens", "ask for a few hundred at least")
     if quality.data is not None:
-        return text_of_file(Path(quality.data), tokenizer, info, quality.tokens)
-    if engine is None or tokenizer is None:
-        return random_text(info, quality.tokens)
-    return sampled_text(engine, quality.tokens)
+        text = text_of_file(Path(quality.data), tokenizer, info, quality.tokens)
+    elif engine is None or tokenizer is None:
+        text = random_text(info, quality.tokens)
+    else:
+        text = sampled_text(engine, quality.tokens)
+    return text if info.image_token is None else _without_images(text, info.image_token)
+
+
+def _without_images(text: EvaluationText, image_token: int) -> EvaluationText:
+    """The words of a text: there are no images that its image tokens could stand for."""
+    rows = (tuple(token for token in row if token != image_token) for row in text.rows)
+    kept = tuple(row for row in rows if len(row) >= 2)
+    return EvaluationText(kept, f"{text.label}; words alone, no images")
 
 
 def text_of_file(path: Path, tokenizer: Any | None, info: ModelInfo, tokens: int) -> EvaluationText:
@@ -142,7 +151,7 @@ def _random_ids(info: ModelInfo, rows: int, length: int) -> torch.Tensor:
             info.source,
             "name a text file: quality.data, or --data",
         )
-    special = {*info.eos, info.bos, info.pad}
+    special = {*info.eos, info.bos, info.pad, info.image_token}
     ordinary = [token for token in range(info.vocabulary) if token not in special]
     generator = torch.Generator().manual_seed(SEED)
     chosen = torch.randint(len(ordinary), (rows, length), generator=generator)

@@ -21,7 +21,7 @@ from effc.ir.program import InputSpec, Program
 from effc.kernels.paged.formats import page_format
 
 STAGE = "decode"
-ARGUMENTS = ("ids", "positions", "new_len", "logit_rows", "tree_mask")
+ARGUMENTS = ("ids", "embeds", "positions", "new_len", "logit_rows", "tree_mask")
 
 
 class DenseDecoder(nn.Module):
@@ -71,15 +71,27 @@ class DenseDecoder(nn.Module):
             Logits [B, R, V], the lengths [B] after this call, and the planes after it. A token
             that does not fit into S slots makes the call fail.
         """
-        B, S = input_ids.shape[0], past[self.planes[0]].shape[2]
-        row = torch.arange(B, device=input_ids.device)
-        slot = torch.arange(S, device=input_ids.device)
-        token = torch.ops.effc.token_index(lengths, new_len, input_ids)
+        return self.feed({"ids": input_ids}, positions, new_len, logit_rows, lengths, past)
+
+    def feed(
+        self,
+        tokens: Mapping[str, Tensor],
+        positions: Tensor,
+        new_len: Tensor,
+        logit_rows: Tensor,
+        lengths: Tensor,
+        past: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """`forward` with the tokens as the input that the stage has for them."""
+        B, S = positions.shape[0], past[self.planes[0]].shape[2]
+        row = torch.arange(B, device=positions.device)
+        slot = torch.arange(S, device=positions.device)
+        token = torch.ops.effc.token_index(lengths, new_len, positions)
         # Past the end of a sequence's slots lie those of the next one: B * S is nobody's.
         taken = torch.where(token < S, row[:, None] * S + token, B * S)
         slots = torch.where(token < 0, -1, taken)[:, None]
         given: dict[str, Tensor | None] = {
-            "ids": input_ids,
+            **tokens,
             "positions": positions,
             "new_len": new_len,
             "logit_rows": logit_rows,
@@ -94,6 +106,32 @@ class DenseDecoder(nn.Module):
                 given[f"index_{group.name}"] = slot.to(torch.int32).expand(B, S)
         logits, after, *planes = self.model(*(given[name] for name in self._inputs))
         return logits, after, dict(zip(self.planes, planes, strict=True))
+
+
+class DenseEmbedsDecoder(DenseDecoder):
+    """The decode stage of a vision-language model, which reads what its stage "embed" gives."""
+
+    def forward(  # type: ignore[override]
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        new_len: Tensor,
+        logit_rows: Tensor,
+        lengths: Tensor,
+        past: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """As `DenseDecoder.forward`, with `embeds` [B, T, W] in the place of ids."""
+        return self.feed({"embeds": embeds}, positions, new_len, logit_rows, lengths, past)
+
+
+def dense_decoder(program: Program) -> DenseDecoder:
+    """The module for a program's decode stage; its weights are loaded now.
+
+    Raises:
+        ExportError: E0801 when the cache does more than keep its tokens.
+    """
+    reads_ids = program.stages[STAGE].token_input == "ids"
+    return (DenseDecoder if reads_ids else DenseEmbedsDecoder)(program)
 
 
 def check_dense(program: Program) -> None:

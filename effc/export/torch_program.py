@@ -71,7 +71,7 @@ def _export_decode(program: Program, stage: Stage) -> TorchExport:
     )
     example = example_inputs(plain) | {"past": example_inputs(planes)}
     sizes = size_names(plain) | {"past": size_names(planes)}
-    exported = export_module(dense.DenseDecoder(program), example, sizes, program.info.source)
+    exported = export_module(dense.dense_decoder(program), example, sizes, program.info.source)
     outputs = ("logits", "lengths", *(spec.name for spec in planes))
     return TorchExport(stage.name, exported, (*plain, *planes), outputs)
 

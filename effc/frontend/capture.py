@@ -40,10 +40,17 @@ _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 @dataclass(frozen=True)
 class Captured:
-    """A stage and the weights it reads, by the names of the module's own state."""
+    """A stage and the weights it reads, by the names of the module's own state.
+
+    Attributes:
+        stage: the graph.
+        weights: of this stage, and of the stages captured before it from the same module.
+        names: identity of a tensor -> the name it is kept under.
+    """
 
     stage: Stage
     weights: Weights
+    names: dict[int, str]
 
 
 def export(
@@ -129,6 +136,7 @@ def to_stage(
     *,
     prefix: str = "",
     origin: str = "memory",
+    beside: Captured | None = None,
 ) -> Captured:
     """Convert an exported program into a stage.
 
@@ -139,28 +147,33 @@ def to_stage(
         outputs: names of the results, in order.
         prefix: attribute path of the wrapper around the model, cut from all names.
         origin: said of the weights, for reports.
+        beside: a stage of the same module; both then read one state.
     """
-    builder = _Builder(exported, inputs, prefix, origin)
+    builder = _Builder(exported, name, inputs, prefix, origin)
+    if beside is not None:
+        builder.weights, builder.names = beside.weights, beside.names
     results = builder.build()
     builder.graph.output(tuple(results))
-    return Captured(Stage(name, builder.graph, inputs, outputs), builder.weights)
+    return Captured(Stage(name, builder.graph, inputs, outputs), builder.weights, builder.names)
 
 
 class _Builder:
     def __init__(
         self,
         exported: ExportedProgram,
+        stage: str,
         inputs: tuple[InputSpec, ...],
         prefix: str,
         origin: str,
     ) -> None:
         self.graph = fx.Graph()
         self.weights = Weights()
+        self.names: dict[int, str] = {}
         self._exported = exported
+        self._stage = stage
         self._inputs = iter(inputs)
         self._prefix = prefix
         self._origin = origin
-        self._kept: dict[int, str] = {}
         self._reads: dict[str, fx.Node] = {}
 
     def build(self) -> list[fx.Node]:
@@ -185,14 +198,7 @@ class _Builder:
 
     def _state(self, node: fx.Node, name: str) -> Callable[[], fx.Node]:
         """A read is created at its first use, so that it stands where it belongs."""
-        tensor = self._tensor(name)
-        name = name.removeprefix(self._prefix)
-        key = tensor.data_ptr() if tensor.numel() else id(tensor)
-        kept = self._kept.setdefault(hash((key, tuple(tensor.shape), tensor.stride())), name)
-        if kept != name:
-            self.weights.ties[name] = kept
-        elif name not in self.weights:
-            self.weights.set(name, Weight.of(tensor, self._origin))
+        kept = self._keep(name.removeprefix(self._prefix), self._tensor(name))
 
         def read() -> fx.Node:
             if kept not in self._reads:
@@ -202,6 +208,19 @@ class _Builder:
             return self._reads[kept]
 
         return read
+
+    def _keep(self, name: str, tensor: torch.Tensor) -> str:
+        """The name under which a tensor is kept; another name of a known one becomes a tie."""
+        key = tensor.data_ptr() if tensor.numel() else id(tensor)
+        key = hash((key, tuple(tensor.shape), tensor.stride()))
+        if key not in self.names:
+            # Constants are counted anew in every stage.
+            kept = self.names[key] = f"{self._stage}.{name}" if name in self.weights else name
+            self.weights.set(kept, Weight.of(tensor, self._origin))
+        kept = self.names[key]
+        if kept != name and name not in self.weights:
+            self.weights.ties[name] = kept
+        return kept
 
     def _tensor(self, name: str) -> torch.Tensor:
         state = self._exported.state_dict
@@ -246,10 +265,7 @@ class _Builder:
         return self._inline(inner, dict(zip(formal, actual, strict=True)))
 
     def _constant(self, module: fx.GraphModule, node: fx.Node) -> fx.Node:
-        name = f"constant.{node.target}"
-        if name not in self.weights:
-            tensor = getattr(module, str(node.target))
-            self.weights.set(name, Weight.of(tensor, self._origin))
+        name = self._keep(f"constant.{node.target}", getattr(module, str(node.target)))
         made = self.graph.create_node("get_attr", name)
         made.meta.update(val=node.meta["val"], path="", layer=None)
         return made

@@ -151,13 +151,17 @@ def _model_to_json(info: ModelInfo) -> dict[str, object]:
         "eos": list(info.eos),
         "bos": info.bos,
         "pad": info.pad,
+        "image_token": info.image_token,
+        "image_tokens": info.image_tokens,
         "files": sorted(info.files),
     }
 
 
 def _model_from_json(data: object, folder: Path) -> ModelInfo:
     where = f"{folder}: model"
-    entry = untrusted.fields(data, where, _MODEL)
+    # Artifacts from before there were models that see do not name these two.
+    unseen = {"image_token": None, "image_tokens": None}
+    entry = untrusted.fields(unseen | untrusted.mapping(data, where), where, _MODEL)
     values = {name: read(entry[name], f"{where}.{name}") for name, read in _MODEL.items()}
     files = {name: folder / MODEL_FOLDER / name for name in values.pop("files")}
     return ModelInfo(**values, files=files)
@@ -216,6 +220,8 @@ _MODEL: dict[str, Read] = {
     "eos": _several(_token),
     "bos": _optional(_token),
     "pad": _optional(_token),
+    "image_token": _optional(_token),
+    "image_tokens": _optional(_count),
     "files": _several(untrusted.file_name),
 }
 _SITE: dict[str, Read] = {

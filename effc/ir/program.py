@@ -8,6 +8,12 @@ Tensor letters, here and everywhere: B batch, T query length, S key length, H qu
 H_kv key/value heads, G = H / H_kv, D head width, W hidden width, L layers, V vocabulary,
 R requested logit rows, P tokens per page.
 
+A vision-language model is three stages, M visual tokens per image:
+
+    encode(pixel_values [N, 3, height, width]) -> features [N, M, W]
+    embed(ids [B, T], features [F, W]) -> embeds [B, T, W]
+    forward(embeds [B, T, W], positions [B, T]) -> logits [B, T, V]
+
 Metadata of a node:
     val     the fake tensor or symbolic integer it produces
     path    the module it came from, e.g. "model.layers.3.mlp.up_proj"
@@ -26,6 +32,9 @@ import torch
 from torch import fx
 
 from effc.ir.weights import Weights
+
+ENCODE, EMBED = "encode", "embed"
+"""The stages of a vision-language model in front of its decoder."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,14 @@ class Stage:
     def output_node(self) -> fx.Node:
         """The single output node."""
         return next(iter(reversed(self.graph.nodes)))
+
+    @property
+    def token_input(self) -> str | None:
+        """What a decoder reads: "ids" [B, T] or "embeds" [B, T, W], beside "positions" [B, T];
+        None for any other stage."""
+        names = {spec.name for spec in self.inputs}
+        found = (name for name in ("ids", "embeds") if {name, "positions"} <= names)
+        return next(found, None)
 
     def results(self) -> dict[str, fx.Node | None]:
         """Output name -> the node that produces it."""
@@ -173,6 +190,9 @@ class ModelInfo:
         vocabulary: number of token ids, None if unknown.
         dtype: element type of the checkpoint.
         eos, bos, pad: special token ids.
+        image_token: the id whose places in a prompt the features of images take; None for a model
+            of text alone.
+        image_tokens: M, how many of them one image takes.
         files: tokenizer and configuration files to carry along, by name.
     """
 
@@ -184,6 +204,8 @@ class ModelInfo:
     eos: tuple[int, ...] = ()
     bos: int | None = None
     pad: int | None = None
+    image_token: int | None = None
+    image_tokens: int | None = None
     files: dict[str, Path] = field(default_factory=dict)
 
 
@@ -193,7 +215,8 @@ class Program:
 
     Attributes:
         stages: by name. A causal language model has "forward" (cacheless) until the cache is
-            inserted, then "decode". Branches and loop bodies are stages that others refer to.
+            inserted, then "decode"; one that sees has "encode" and "embed" before it (below).
+            Branches and loop bodies are stages that others refer to.
         weights: the one state.
         info: facts about the model.
         page_size: P.

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from effc.ir.pattern import op_name
-from effc.ir.program import Program, Stage
+from effc.ir.program import ENCODE, Program, Stage
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Site:
         name: module path, e.g. "model.layers.0.mlp.up_proj".
         stage: name of the stage.
         layer: layer index, None outside the layers.
-        layers: number of layers of the program.
+        layers: number of layers of the tower that it stands in, or else of the rest.
         node: name of the graph node.
         weight: name of the weight it reads, None for attention; sites with the same name share it.
             Of a weight that came packed, the plane of codes.
@@ -29,7 +29,7 @@ class Site:
         params: number of its elements.
         heads, kv_heads: of attention.
         width: head width of attention, else the output width.
-        modality: "text" until vision stages exist.
+        modality: "vision" in the stage "encode", else "text".
         mask: how an attention is masked, e.g. "causal, window 64".
         bits: of a code, where the weight came packed; None where it did not.
         planes: names of all weights that make up a packed one.
@@ -134,7 +134,9 @@ _READERS: dict[str, Callable[[fx.Node], Fields | None]] = {
 
 def find_sites(program: Program) -> list[Site]:
     """All sites of a program, in graph order."""
-    layers = count_layers(program.stages.values())
+    towers = [stage for stage in program.stages.values() if stage.name == ENCODE]
+    rest = [stage for stage in program.stages.values() if stage.name != ENCODE]
+    layers = {"vision": count_layers(towers), "text": count_layers(rest)}
     found = []
     for stage, node in program.nodes():
         reader = _READERS.get(op_name(node))
@@ -142,8 +144,9 @@ def find_sites(program: Program) -> list[Site]:
         if fields is not None:
             layer = node.meta.get("layer")
             name = _site_name(node, fields)
-            found.append(Site(name=name, stage=stage.name, layer=layer, layers=layers,
-                              node=node.name, **fields))  # type: ignore[arg-type]  # fmt: skip
+            modality = "vision" if stage.name == ENCODE else "text"
+            found.append(Site(name=name, stage=stage.name, layer=layer, layers=layers[modality],
+                              node=node.name, modality=modality, **fields))  # type: ignore[arg-type]  # fmt: skip
     return found
 
 

@@ -36,7 +36,7 @@ def obstacles(stage: Stage, ids: str = "ids") -> Iterator[Obstacle]:
 
     Args:
         stage: a cacheless graph without dead code.
-        ids: the input [B, T], both sizes symbolic.
+        ids: an input [B, T, ...], both sizes symbolic.
     """
     axes = axes_of(stage, ids)
     for node in stage.graph.nodes:
@@ -48,7 +48,7 @@ def obstacles(stage: Stage, ids: str = "ids") -> Iterator[Obstacle]:
 
 def axes_of(stage: Stage, ids: str) -> tuple[Axis, Axis]:
     """The tokens and the rows of a stage."""
-    rows, tokens = (size.node.expr for size in stage.placeholder(ids).meta["val"].shape)
+    rows, tokens = (size.node.expr for size in stage.placeholder(ids).meta["val"].shape[:2])
     return (
         Axis(tokens, outer=frozenset({rows}), noun="tokens", place=2),
         Axis(rows, outer=frozenset(), noun="sequences", place=0),

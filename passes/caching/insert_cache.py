@@ -18,7 +18,8 @@ After:
         return (y, lengths + new_len, k1[0], v1[0], ...)
 
 One stage serves prefill (T tokens), decode (1) and verification (draft + 1): rows are ragged
-through `new_len`, logits are computed only for the rows asked for.
+through `new_len`, logits are computed only for the rows asked for. A decoder that reads
+`embeds` [B, T, W] instead of `ids` keeps that input, and counts tokens by `positions`.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class InsertCache(Pass):
     def requires(self, program: Program) -> None:
         """Every attention is causal self-attention, and nothing else mixes tokens."""
         stage = program.stages.get("forward")
-        if stage is None or not {"ids", "positions"} <= {spec.name for spec in stage.inputs}:
+        if stage is None or stage.token_input is None:
             raise PassError(
                 "E0405", "the program is no decoder: it needs a stage 'forward' of ids, positions"
             )
@@ -88,7 +89,7 @@ class InsertCache(Pass):
             )
         for node in calls:
             _check_attention(node)
-        found = next(obstacles(stage), None)
+        found = next(obstacles(stage, stage.token_input), None)
         if found is not None:
             raise PassError(
                 "E0405",
@@ -135,7 +136,7 @@ class _Insertion:
         self.stage = stage
         self.rewriter = rewriter
         self.mode = fake_mode_of(stage)
-        self.ids = stage.placeholder("ids")
+        self.ids = stage.placeholder("ids" if stage.token_input == "ids" else "positions")
         self.first = next(n for n in stage.graph.nodes if n.op != "placeholder")
         self.sizes: dict[str, torch.SymInt] = {}
         self.batch, self.tokens = self.ids.meta["val"].shape

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from effc.frontend.capture import export, to_stage
 from effc.ir.opset import is_allowed
+from effc.ir.program import InputSpec, ModelInfo, Program
 from effc.ir.types import layer_of
 from effc.ir.verify import verify
+from effc.runtime.executable import Executable
 from tests.programs import capture, decoder, example_ids, run
 
 
@@ -88,3 +91,31 @@ def test_equal_parameters_are_not_taken_for_tied() -> None:
 
     program = capture(Twins(), torch.ones(2, 3))
     assert set(program.weights) == {"a", "b"} and not program.weights.ties
+
+
+class Shifted(nn.Module):
+    """A linear beside a constant that is not among the module's tensors."""
+
+    def __init__(self, linear: nn.Linear, shift: float) -> None:
+        super().__init__()
+        self.linear = linear
+        self.shift = shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + torch.tensor([self.shift, 0.0])
+
+
+def test_stages_of_one_module_share_its_weights_and_keep_their_own_constants() -> None:
+    linear, x = nn.Linear(2, 2), torch.ones(1, 2)
+    stages, beside = {}, None
+    for name, shift in (("first", 3.0), ("second", 5.0)):
+        exported = export(Shifted(linear, shift), {"x": x}, {"x": None}, "here")
+        inputs = (InputSpec("x", torch.float32, (1, 2)),)
+        beside = to_stage(exported, name, inputs, ("y",), beside=beside)
+        stages[name] = beside.stage
+    assert beside is not None
+    assert {"linear.weight", "linear.bias"} <= set(beside.weights) and len(beside.weights) == 4
+    executable = Executable(Program(stages, beside.weights, ModelInfo("module", "here")))
+    results = [executable(name, {"x": x})["y"] for name in stages]
+    assert torch.equal(results[0] - linear(x), torch.tensor([[3.0, 0.0]]))
+    assert torch.equal(results[1] - linear(x), torch.tensor([[5.0, 0.0]]))

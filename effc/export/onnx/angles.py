@@ -24,13 +24,13 @@ class AngleTables:
         module: the graph, with its weights.
         context: positions per table.
         positions: the placeholder of positions, `[B, T]`.
-        ids: the placeholder of token ids; only its sizes may matter.
+        tokens: the placeholder of token ids or embeddings; only its first two sizes may matter.
     """
 
     module: fx.GraphModule
     context: int
     positions: fx.Node
-    ids: fx.Node
+    tokens: fx.Node
     _known: dict[fx.Node, Tensor | None] = field(default_factory=dict)
 
     def table(self, angles: fx.Node, style: str) -> Tensor | None:
@@ -76,10 +76,10 @@ class AngleTables:
                 continue
             found.add(node)
             inputs = node.all_input_nodes
-            if self.ids in inputs and op_name(node) != "aten.sym_size.int":
+            if self.tokens in inputs and op_name(node) != "aten.sym_size.int":
                 return None
             open_nodes += inputs
-        foreign = {n for n in found if n.op == "placeholder"} - {self.positions, self.ids}
+        foreign = {n for n in found if n.op == "placeholder"} - {self.positions, self.tokens}
         return None if foreign else found
 
     def _rows(self, needed: set[fx.Node]) -> list[int]:
@@ -94,7 +94,7 @@ class AngleTables:
     def _run(self, source: fx.Node, needed: set[fx.Node], positions: Tensor) -> Tensor | None:
         """The value of `source` [n, 2R] for one sequence at these positions [n]."""
         row = positions[None]
-        values: dict[fx.Node, Any] = {self.positions: row, self.ids: torch.zeros_like(row)}
+        values: dict[fx.Node, Any] = {self.positions: row, self.tokens: torch.zeros_like(row)}
         with torch.no_grad():
             for node in self.module.graph.nodes:
                 if node not in needed or node in values:

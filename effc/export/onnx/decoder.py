@@ -99,8 +99,9 @@ class _Rewriting:
     tables: list[tuple[str, torch.Tensor]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        stage = self.program.stages[STAGE]
-        self.module = stage_module(self.program, stage)
+        self.stage = self.program.stages[STAGE]
+        self.token_input = self.stage.token_input or "ids"
+        self.module = stage_module(self.program, self.stage)
         self.graph = self.module.graph
         self.old = {str(n.target): n for n in self.graph.nodes if n.op == "placeholder"}
         self.sites = {f"k{site.index}": site for site in self.program.cache_sites}
@@ -109,14 +110,15 @@ class _Rewriting:
         ports = self.ports()
         with self.graph.inserting_before(next(iter(self.graph.nodes))):
             self.new = {p.spec.name: self.graph.placeholder(p.spec.name) for p in ports}
-        mask, ids = self.new["attention_mask"], self.new["input_ids"]
-        self.angles = AngleTables(self.module, self.context, self.old["positions"], self.old["ids"])
+        mask, tokens = self.new["attention_mask"], self.new[ports[0].spec.name]
+        before = self.old[self.token_input]
+        self.angles = AngleTables(self.module, self.context, self.old["positions"], before)
         with self.graph.inserting_after(self.new[ports[-1].spec.name]):
-            self.positions = self.graph.call_function(operators.positions, (mask, ids))
+            self.positions = self.graph.call_function(operators.positions, (mask, tokens))
         for node in list(self.graph.nodes):
             if op_name(node) == "effc.rope.default":
                 self.rotate(node)
-        self.old["ids"].replace_all_uses_with(ids)
+        before.replace_all_uses_with(tokens)
         self.old["positions"].replace_all_uses_with(self.positions)
         results = self.attend_all()
         self.finish(results)
@@ -134,7 +136,7 @@ class _Rewriting:
     def ports(self) -> tuple[Port, ...]:
         """The inputs, in the order of the ecosystem."""
         ports = [
-            Port("input_ids", InputSpec("input_ids", torch.int64, (B, T))),
+            self.token_port(),
             Port("attention_mask", InputSpec("attention_mask", torch.int64, (B, S))),
         ]
         for n, kind in self.planes():
@@ -148,6 +150,13 @@ class _Rewriting:
             spec = InputSpec(f"past_{kind}_{n}", dtype, (B, site.kv_heads, P, width), "state")
             ports.append(Port(f"past_key_values.{n}.{kind}", spec))
         return tuple(ports)
+
+    def token_port(self) -> Port:
+        """Token ids, or the embeddings of a decoder that reads those."""
+        if self.token_input == "ids":
+            return Port("input_ids", InputSpec("input_ids", torch.int64, (B, T)))
+        spec = next(s for s in self.stage.inputs if s.name == self.token_input)
+        return Port("inputs_embeds", InputSpec("inputs_embeds", spec.dtype, (B, T, spec.shape[2])))
 
     def rotate(self, node: fx.Node) -> None:
         """One rotation by tables, where there are some."""

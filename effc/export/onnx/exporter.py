@@ -2,7 +2,8 @@
 
 One file per stage. A decoder takes `input_ids`, `attention_mask` and `past_key_values.N.key` and
 `.value`, and gives `logits` for every token and `present.N.key` and `.value`; any other stage keeps
-its inputs and results. Batch, length and past vary from call to call.
+its inputs and results. Batch, length and past vary from call to call. The decoder of a
+vision-language model takes `inputs_embeds` instead of `input_ids`: what its stage "embed" gives.
 
 Two dialects say the same:
 
@@ -31,7 +32,7 @@ from effc.export import dense
 from effc.export.base import Exported, stage_files
 from effc.export.onnx.packages import require_onnx
 from effc.export.single_file import check_files
-from effc.ir.program import Program
+from effc.ir.program import ENCODE, Program
 
 # Dialect -> the opset it is written for when none is asked for.
 DIALECTS: dict[str, int] = {"ort": 21, "standard": 23}
@@ -156,8 +157,12 @@ def check_genai(program: Program, path: Path, *, force: bool) -> None:
     from effc.export.onnx.genai import CONFIG
 
     sites = {(s.kv_heads, s.key_width, s.value_width) for s in program.cache_sites}
-    if program.loop != "autoregressive" or len(sites) != 1:
+    reason = None
+    if ENCODE in program.stages:
+        reason = "reads images"
+    elif program.loop != "autoregressive" or len(sites) != 1:
         reason = "is no decoder" if not sites else "has layers with caches of different shapes"
+    if reason is not None:
         raise ExportError(
             "E0801",
             f"onnxruntime-genai cannot generate with this model: it {reason}",

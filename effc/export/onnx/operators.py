@@ -47,9 +47,11 @@ one for every token and a zero for padding -> `[B, H, T, D_v]` and two `[B, H_kv
 """
 
 positions = _declare(
-    "positions(Tensor mask, Tensor ids) -> Tensor", lambda mask, ids: torch.empty_like(ids)
+    "positions(Tensor mask, Tensor tokens) -> Tensor",
+    lambda mask, tokens: mask.new_empty(tokens.shape[:2]),
 )
-"""Positions `[B, T]` of the new tokens ids `[B, T]`; mask as in `attend_past`."""
+"""Positions `[B, T]` of new tokens, ids `[B, T]` or embeddings `[B, T, W]`; mask as in
+`attend_past`."""
 
 rotary = _declare(
     "rotary(Tensor x, Tensor cos, Tensor sin, Tensor positions, bool interleaved) -> Tensor",

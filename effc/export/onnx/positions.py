@@ -7,13 +7,13 @@ from effc.kernels.attention.onnx import count, size
 from effc.kernels.onnx import Value
 
 
-def positions(g: Graph, mask: Value, ids: Value) -> Value:
-    """Positions [B, T] of the new tokens.
+def positions(g: Graph, mask: Value, tokens: Value) -> Value:
+    """Positions [B, T] of the new tokens, ids [B, T] or embeddings [B, T, W].
 
     Grouped: tokens of a sequence lie at the beginning of its row, so the first new one has as many
     before it as the row has ones beyond the new. Otherwise padding may be anywhere.
     """
-    T = size(g, ids, 1)
+    T = size(g, tokens, 1)
     if g.grouped:
         held = g.op("Sub", g.op("ReduceSum", mask, g.ints(1), keepdims=1), T)
         return g.op("Add", g.op("Max", held, g.ints(0)), count(g, T))

@@ -46,7 +46,7 @@ def encoder_class(config: Any, folder: Path) -> Any | None:
 
     base = MODEL_MAPPING.get(type(config), None)
     base = base[0] if isinstance(base, tuple) else base
-    cls = next(filter(None, map(_named_class, config.architectures or ())), None)
+    cls = next(filter(None, map(named_class, config.architectures or ())), None)
     if (folder / "modules.json").is_file() and base and not _has_decoder_beside(base):
         cls = base
     if cls is None and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -83,7 +83,7 @@ def encoder_class(config: Any, folder: Path) -> Any | None:
     return cls
 
 
-def _named_class(name: str) -> Any | None:
+def named_class(name: str) -> Any | None:
     """The library's model class of that name, if there is one."""
     import transformers
 

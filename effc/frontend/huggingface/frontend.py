@@ -1,9 +1,9 @@
 """The `huggingface` frontend: checkpoint folder or transformers model -> program.
 
 A decoder is one graph without a cache, and `positions` is always an input; for an encoder see
-`effc.frontend.huggingface.encoder`. The model classes are the
-library's own. Parameters are never filled in: the graph is captured over untouched memory and
-weights stay in their files until something asks for them.
+`effc.frontend.huggingface.encoder`, for a vision-language model `effc.frontend.huggingface.vision`.
+The model classes are the library's own. Parameters are never filled in: the graph is captured over
+untouched memory and weights stay in their files until something asks for them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ import torch
 from effc.diagnostics import ModelError
 from effc.frontend import capture
 from effc.frontend.base import CARRIED_FILES, evaluating
-from effc.frontend.huggingface import checkpoint, encoder, interfaces
+from effc.frontend.huggingface import checkpoint, encoder, interfaces, vision
 from effc.frontend.huggingface.configuration import read_config, read_json
-from effc.frontend.huggingface.model import decoder_class, empty_model, refuse_uncacheable
+from effc.frontend.huggingface.model import (
+    decoder_class,
+    empty_model,
+    is_causal_language_model,
+    refuse_uncacheable,
+)
 from effc.ir.program import InputSpec, ModelInfo, Program
 from effc.ir.weights import Weight, Weights
 
-_CARRIED = (*CARRIED_FILES, *encoder.SENTENCE_FILES)
+_CARRIED = (*CARRIED_FILES, *encoder.SENTENCE_FILES, *vision.IMAGE_FILES)
 
 
 class HuggingFaceFrontend:
@@ -43,10 +48,10 @@ class HuggingFaceFrontend:
         return ours and source.can_generate() and not source.config.is_encoder_decoder
 
     def load(self, source: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Program:
-        """Capture a causal language model or an encoder.
+        """Capture a causal language model, with or without eyes, or an encoder.
 
         Args:
-            source: the folder, or a transformers causal language model in evaluation mode.
+            source: the folder, or a transformers language model in evaluation mode.
             dtype: compute type; default: the checkpoint's.
 
         Raises:
@@ -62,18 +67,19 @@ def load_folder(folder: Path, dtype: torch.dtype | None) -> Program:
     config = read_config(folder)
     tensors = checkpoint.open_checkpoint(folder)
     dtype = dtype or _checkpoint_dtype(config, tensors)
-    cls = encoder.encoder_class(config, folder)
+    seeing = vision.vision_class(config, folder)
+    reading = None if seeing else encoder.encoder_class(config, folder)
     with _quiet():
-        if cls is not None:
-            model, program = encoder.load_encoder(cls, config, tensors, dtype, folder)
+        if reading is not None:
+            model, program = encoder.load_encoder(reading, config, tensors, dtype, folder)
         else:
-            cls = decoder_class(config, folder)
+            cls = seeing or decoder_class(config, folder)
             model = empty_model(cls, config, dtype, folder, interfaces.NAME)
             program = _capture(model, str(folder))
         weights = checkpoint.match_to_model(model, tensors, dtype, str(folder))
     _fill(program.weights, model, weights)
     info = _info(config, folder, dtype, type(model).__name__)
-    program.info = replace(info, context=program.info.context or info.context)
+    program.info = _with_captured(info, program.info)
     return program
 
 
@@ -97,8 +103,19 @@ def load_module(model: Any, dtype: torch.dtype | None) -> Program:
     finally:
         model.set_attn_implementation(old)
         model.config._experts_implementation = experts
-    program.info = _info(model.config, None, model.dtype, type(model).__name__)
+    info = _info(model.config, None, model.dtype, type(model).__name__)
+    program.info = _with_captured(info, program.info)
     return program
+
+
+def _with_captured(info: ModelInfo, captured: ModelInfo) -> ModelInfo:
+    """What the configuration says, and what only the capture could tell."""
+    return replace(
+        info,
+        context=captured.context or info.context,
+        image_token=captured.image_token,
+        image_tokens=captured.image_tokens,
+    )
 
 
 def _checkpoint_dtype(config: Any, tensors: dict[str, Weight]) -> torch.dtype:
@@ -128,6 +145,19 @@ class _Decoder(torch.nn.Module):
 
 
 def _capture(model: Any, place: str) -> Program:
+    if not vision.sees(type(model)):
+        return _capture_words(model, place)
+    try:
+        return vision.capture_stages(model, place)
+    except ModelError as refused:
+        if refused.code != "E0302" or not is_causal_language_model(model.config):
+            raise
+        program = _capture_words(model, place)
+        program.notes.append(f"compiled for text alone: {refused.message}")
+        return program
+
+
+def _capture_words(model: Any, place: str) -> Program:
     batch, tokens = torch.export.Dim("B", min=1), torch.export.Dim("T", min=1)
     example = {
         "ids": torch.zeros(2, 7, dtype=torch.long),

@@ -12,6 +12,13 @@ from effc.diagnostics import ModelError
 from effc.frontend.huggingface import interfaces
 
 
+def is_causal_language_model(config: Any) -> bool:
+    """Whether the library has a causal language model for a configuration; it may see as well."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+
+
 def decoder_class(config: Any, folder: Path) -> Any:
     """The library's causal language model for a configuration.
 
@@ -20,7 +27,7 @@ def decoder_class(config: Any, folder: Path) -> Any:
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if not is_causal_language_model(config):
         raise ModelError(
             "E0302",
             f"{type(config).__name__} has no causal language model in transformers",
