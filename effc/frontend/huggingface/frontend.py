@@ -8,10 +8,6 @@ untouched memory and weights stay in their files until something asks for them.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +16,19 @@ import torch
 
 from effc.diagnostics import ModelError
 from effc.frontend import capture
-from effc.frontend.base import CARRIED_FILES, evaluating
+from effc.frontend.base import evaluating
 from effc.frontend.huggingface import checkpoint, encoder, interfaces, vision
-from effc.frontend.huggingface.configuration import read_config, read_json
+from effc.frontend.huggingface.configuration import read_config
 from effc.frontend.huggingface.model import (
     decoder_class,
     empty_model,
     is_causal_language_model,
     refuse_uncacheable,
 )
+from effc.frontend.huggingface.model_info import model_info
+from effc.frontend.huggingface.quiet import quiet
 from effc.ir.program import InputSpec, ModelInfo, Program
 from effc.ir.weights import Weight, Weights
-
-_CARRIED = (*CARRIED_FILES, *encoder.SENTENCE_FILES, *vision.IMAGE_FILES)
 
 
 class HuggingFaceFrontend:
@@ -69,7 +65,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None) -> Program:
     dtype = dtype or _checkpoint_dtype(config, tensors)
     seeing = vision.vision_class(config, folder)
     reading = None if seeing else encoder.encoder_class(config, folder)
-    with _quiet():
+    with quiet():
         if reading is not None:
             model, program = encoder.load_encoder(reading, config, tensors, dtype, folder)
         else:
@@ -78,7 +74,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None) -> Program:
             program = _capture(model, str(folder))
         weights = checkpoint.match_to_model(model, tensors, dtype, str(folder))
     _fill(program.weights, model, weights)
-    info = _info(config, folder, dtype, type(model).__name__)
+    info = model_info(config, folder, dtype, type(model).__name__)
     program.info = _with_captured(info, program.info)
     return program
 
@@ -98,12 +94,12 @@ def load_module(model: Any, dtype: torch.dtype | None) -> Program:
     try:
         model.set_attn_implementation(interfaces.NAME)
         model.config._experts_implementation = interfaces.NAME
-        with _quiet(), evaluating(model):
+        with quiet(), evaluating(model):
             program = _capture(model, type(model).__name__)
     finally:
         model.set_attn_implementation(old)
         model.config._experts_implementation = experts
-    info = _info(model.config, None, model.dtype, type(model).__name__)
+    info = model_info(model.config, None, model.dtype, type(model).__name__)
     program.info = _with_captured(info, program.info)
     return program
 
@@ -186,42 +182,3 @@ def _fill(weights: Weights, model: Any, loaded: dict[str, Weight]) -> None:
             weights.set(canonical, source)
         elif names & parameters:
             raise ModelError("E0304", f"weight {canonical!r} is not in the checkpoint")
-
-
-def _info(config: Any, folder: Path | None, dtype: torch.dtype, family: str) -> ModelInfo:
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    generation = _generation_config(folder)
-    eos = generation.get("eos_token_id", getattr(text, "eos_token_id", None))
-    context = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
-    return ModelInfo(
-        family=getattr(config, "model_type", family),
-        source=str(folder) if folder else family,
-        context=context,
-        vocabulary=getattr(text, "vocab_size", None),
-        dtype=dtype,
-        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),),
-        bos=generation.get("bos_token_id", getattr(text, "bos_token_id", None)),
-        pad=generation.get("pad_token_id", getattr(text, "pad_token_id", None)),
-        files={n: folder / n for n in _CARRIED if (folder / n).is_file()} if folder else {},
-    )
-
-
-def _generation_config(folder: Path | None) -> dict[str, Any]:
-    path = folder / "generation_config.json" if folder else None
-    if path is None or not path.is_file():
-        return {}
-    return {k: v for k, v in read_json(path).items() if v is not None}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The library's advice about training and speed is not for our users."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
