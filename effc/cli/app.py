@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "effc.cli.verify:verify",
         "Measure an artifact against the original model, and check its gates.",
     ),
+    "evaluate": (
+        "effc.cli.evaluate:evaluate",
+        "Score a model on tasks whose right answers are known.",
+    ),
     "bench": ("effc.cli.bench:bench", "Measure how fast an artifact is."),
     "export": ("effc.cli.export:export", "Write an artifact for another runtime."),
     "inspect": (

@@ -33,33 +33,46 @@ def render_html(report: Mapping[str, Any]) -> str:
         A whole HTML document without references to other files.
     """
     given, report = report, {key: part for key, part in report.items() if part is not None}
-    style, script = _text("style.css"), _text("script.js")
     sites = sizes.sized(report.get("sites") or ())
     held = sizes.held(sites)
     layers, outside = sizes.by_layer(held)
     quality = report.get("quality") or {}
+    return render_page(
+        "page.html",
+        report=report,
+        given=given,
+        head=headline(report),
+        sites=sites,
+        outside=outside,
+        kinds_chart=charts.sizes_by_kind(sizes.by_kind(held)),
+        layers_chart=charts.sizes_by_layer(layers),
+        errors_chart=charts.layer_errors(quality.get("layers") or ()),
+        counters=sections.counters(quality),
+        lost_layers=sections.lost_layers(quality.get("layers") or ()),
+        roofline_chart=roofline(report.get("prediction")),
+        cache=sections.cache_rows(report.get("cache") or ()),
+        misses=sections.misses(report.get("near_misses") or ()),
+        skipped=sections.skipped(report.get("skipped") or ()),
+    )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A page in the house style.
+
+    Args:
+        template: its file in `FOLDER`.
+        values: what it shows.
+    """
+    style, script = _text("style.css"), _text("script.js")
     return (
         _environment()
-        .get_template("page.html")
+        .get_template(template)
         .render(
-            report=report,
-            given=given,
-            head=headline(report),
             style=Markup(style),
             script=Markup(script),
             style_hash=_hash(style),
             script_hash=_hash(script),
-            sites=sites,
-            outside=outside,
-            kinds_chart=charts.sizes_by_kind(sizes.by_kind(held)),
-            layers_chart=charts.sizes_by_layer(layers),
-            errors_chart=charts.layer_errors(quality.get("layers") or ()),
-            counters=sections.counters(quality),
-            lost_layers=sections.lost_layers(quality.get("layers") or ()),
-            roofline_chart=roofline(report.get("prediction")),
-            cache=sections.cache_rows(report.get("cache") or ()),
-            misses=sections.misses(report.get("near_misses") or ()),
-            skipped=sections.skipped(report.get("skipped") or ()),
+            **values,
         )
     )
 
