@@ -23,23 +23,37 @@ class Family:
 
     Package `examples.zoo.<name>` holds module `train` with `train(out, settings)` and module
     `evaluate` with `evaluate(checkpoint, limit, write_card)`, imported only when asked for.
+    Families that share a package name it; its `train` takes their `variant` as third argument.
     """
 
     name: str
     summary: str
     minutes: float
+    package: str = ""
+    variant: str = ""
 
     @property
     def checkpoint(self) -> Path:
+        if self.package:
+            return HERE / self.package / self.name
         return HERE / self.name / "checkpoint"
 
     def load(self, module: str) -> ModuleType:
-        return importlib.import_module(f"examples.zoo.{self.name}.{module}")
+        return importlib.import_module(f"examples.zoo.{self.package or self.name}.{module}")
 
 
 FAMILIES = {
     family.name: family
-    for family in (Family("lm", "Llama that writes Python, trained on the standard library", 65),)
+    for family in (
+        Family("lm", "Llama that writes Python, trained on the standard library", 65),
+        Family("draft-code", "Drafter of lm for statements", 8, "drafters", "code"),
+        Family("draft-prose", "Drafter of lm for docstrings, comments", 8, "drafters", "prose"),
+        Family("draft-numbers", "Drafter of lm for tables of numbers", 8, "drafters", "numbers"),
+        Family("recall", "Qwen3 that finds records in contexts of 4,096 tokens", 45),
+        Family("reason", "Qwen3 that solves problems step by step and checks itself", 45),
+        Family("vlm", "LLaVA that answers questions about rendered scenes", 50),
+        Family("video", "LLaVA that reads clips of moving objects, one frame after another", 40),
+    )
 }
 
 
@@ -84,7 +98,7 @@ def _positive(text: str) -> float:
 def _list(options: argparse.Namespace) -> int:
     for family in FAMILIES.values():
         state = "trained" if (family.checkpoint / "training.json").exists() else "not trained"
-        print(f"{family.name:<10} {state:<12} {family.summary}")
+        print(f"{family.name:<14} {state:<12} {family.summary}")
     return 0
 
 
@@ -98,7 +112,8 @@ def _train(options: argparse.Namespace) -> int:
         minutes=options.minutes or family.minutes,
         seed=options.seed,
     )
-    family.load("train").train(options.out or family.checkpoint, settings)
+    variant = (family.variant,) if family.variant else ()
+    family.load("train").train(options.out or family.checkpoint, settings, *variant)
     return 0
 
 

@@ -2,7 +2,8 @@
 
 A family brings a `Task` (model, batches, loss). The trainer brings everything else and knows no
 family. Runs end annealed: the learning rate falls to zero as the budget, in minutes or in steps,
-is used up.
+is used up. Minutes are those of one busy core (see `clock`), so a machine that is shared does not
+cut a run short.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-FORMAT = 1
+from examples.zoo.optimizers import build_optimizers
+
+FORMAT = 2
+
+# A micro-batch; the tokens of a mapping are counted in its entry "input_ids".
+Batch = Tensor | Mapping[str, Tensor]
 
 
 class Task(Protocol):
@@ -34,12 +40,39 @@ class Task(Protocol):
         """The module to train; `loss` runs it."""
         ...
 
-    def batches(self, step: int, progress: float) -> list[Tensor]:
+    def batches(self, step: int, progress: float) -> list[Any]:
         """Return the micro-batches of one step, given the share of the budget already used."""
         ...
 
-    def loss(self, batch: Tensor) -> Tensor:
+    def loss(self, batch: Any) -> Tensor:
         """Return the mean loss of one micro-batch."""
+        ...
+
+
+@runtime_checkable
+class Curriculum(Protocol):
+    """What a task adds if its batches also depend on how well the model does.
+
+    Stage and scores then belong to the state of a run: `batches` must depend on its arguments and
+    on this state alone.
+    """
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last stage is learnt: the rest of the run then anneals, see `Progress`."""
+        ...
+
+    @property
+    def status(self) -> str:
+        """A few words for the log, such as stage and accuracy."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs: tensors, numbers, texts, lists and dicts of them."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` returned."""
         ...
 
 
@@ -79,19 +112,30 @@ class Settings:
 
 @dataclass
 class Progress:
-    """How far a run is; saved with the weights."""
+    """How far a run is; saved with the weights.
+
+    Attributes:
+        seconds: Time spent in steps, as `clock` counts it.
+        scale: The part of the budget that will be used; below 1 if the task was finished early.
+    """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    scale: float = 1.0
     losses: list[float] = field(default_factory=list)
 
     def share(self, settings: Settings) -> float:
         """Return the used share of the budget, 0 to 1."""
         if settings.steps is not None:
-            return min(1.0, self.step / settings.steps)
+            return min(1.0, self.step / (settings.steps * self.scale))
         assert settings.minutes is not None, "Settings checks that one limit is given"
-        return min(1.0, self.seconds / (60 * settings.minutes))
+        return min(1.0, self.seconds / (60 * settings.minutes * self.scale))
+
+    def bring_end_forward(self, settings: Settings) -> None:
+        """Shorten the budget so that annealing begins now, unless it has begun or warms up."""
+        if settings.warmup < (share := self.share(settings)) < settings.anneal_from:
+            self.scale *= share / settings.anneal_from
 
 
 class Trainer:
@@ -106,7 +150,9 @@ class Trainer:
         self.progress = Progress()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         task.model.to(self.device).train()
-        self.optimizers = build_optimizers(task.model, settings)
+        self.optimizers = build_optimizers(
+            task.model, settings.matrix_rate, settings.other_rate, settings.weight_decay
+        )
         _seed_everything(settings.seed)
 
     def run(self, stop_after: int | None = None) -> Progress:
@@ -119,11 +165,14 @@ class Trainer:
             The progress at the end of the run.
         """
         self._resume()
+        task = self.task
         saved = logged = time.monotonic()
         while (share := self.progress.share(self.settings)) < 1.0:
             if stop_after is not None and self.progress.step >= stop_after:
                 break
             self._step(share)
+            if isinstance(task, Curriculum) and task.finished:
+                self.progress.bring_end_forward(self.settings)
             now = time.monotonic()
             if now - logged >= self.settings.log_every_s:
                 logged = now
@@ -145,6 +194,7 @@ class Trainer:
                 "model": self.task.model.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "progress": vars(self.progress),
+                "task": self.task.state() if isinstance(self.task, Curriculum) else {},
                 "rng": torch.get_rng_state(),
             },
             partial,
@@ -163,27 +213,29 @@ class Trainer:
             optimizer.load_state_dict(saved)
         torch.set_rng_state(state["rng"].cpu())
         self.progress = Progress(**state["progress"])
+        if isinstance(self.task, Curriculum):
+            self.task.restore(state["task"])
         self.report(f"resumed at step {self.progress.step} from {path}")
 
     def _step(self, share: float) -> None:
-        began = time.monotonic()
+        began = clock(self.device)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate_factor(share, self.settings)
         batches = self.task.batches(self.progress.step, share)
         loss = 0.0
         for batch in batches:
-            loss += self._backward(batch.to(self.device), len(batches))
-            self.progress.tokens += batch.numel()
+            loss += self._backward(move(batch, self.device), len(batches))
+            self.progress.tokens += count_tokens(batch)
         nn.utils.clip_grad_norm_(self.task.model.parameters(), self.settings.clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
         self.progress.losses.append(loss)
-        self.progress.seconds += time.monotonic() - began
+        self.progress.seconds += clock(self.device) - began
 
-    def _backward(self, batch: Tensor, parts: int) -> float:
+    def _backward(self, batch: Batch, parts: int) -> float:
         narrow = torch.autocast(self.device.type, torch.bfloat16)
         with narrow if self.settings.bf16 else contextlib.nullcontext():
             loss = self.task.loss(batch) / parts
@@ -194,12 +246,37 @@ class Trainer:
         progress = self.progress
         share = progress.share(self.settings)
         recent = progress.losses[-50:]
+        status = f"  {self.task.status}" if isinstance(self.task, Curriculum) else ""
         left = progress.seconds * (1 - share) / max(share, 1e-9)
         return (
             f"{share:6.1%}  step {progress.step:6d}  loss {sum(recent) / len(recent):.4f}  "
             f"{progress.tokens / 1e6:7.2f} M tokens  {progress.tokens / progress.seconds:6.0f} /s  "
-            f"ETA {left / 60:5.1f} min"
+            f"ETA {left / 60:5.1f} min{status}"
         )
+
+
+def clock(device: torch.device) -> float:
+    """Return seconds from some start: of processor time per thread on a CPU, else of wall time.
+
+    Other programs slow the wall clock's minutes down, not these.
+    """
+    if device.type == "cpu":
+        return time.process_time() / torch.get_num_threads()
+    return time.monotonic()
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """Return a micro-batch on a device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    return {name: part.to(device) for name, part in batch.items()}
+
+
+def count_tokens(batch: Batch) -> int:
+    """Return the tokens of a micro-batch; one without text has none."""
+    if isinstance(batch, Tensor):
+        return batch.numel()
+    return batch["input_ids"].numel() if "input_ids" in batch else 0
 
 
 def rate_factor(share: float, settings: Settings) -> float:
@@ -207,28 +284,6 @@ def rate_factor(share: float, settings: Settings) -> float:
     rise = share / settings.warmup if settings.warmup else 1.0
     fall = (1.0 - share) / (1.0 - settings.anneal_from)
     return max(0.0, min(1.0, rise, fall))
-
-
-def build_optimizers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Give Muon the hidden matrices and AdamW the rest.
-
-    Embedding rows are looked up one at a time, so orthogonalizing their table makes no sense.
-    """
-    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-    matrices, others = [], []
-    for parameter in model.parameters():
-        hidden = parameter.ndim == 2 and id(parameter) not in tables
-        (matrices if hidden else others).append(parameter)
-    groups = [{"params": matrices, "peak": settings.matrix_rate}]
-    muon = torch.optim.Muon(
-        groups,
-        lr=settings.matrix_rate,
-        weight_decay=settings.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    groups = [{"params": others, "peak": settings.other_rate}]
-    adamw = torch.optim.AdamW(groups, lr=settings.other_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    return [muon, adamw]
 
 
 def _seed_everything(seed: int) -> None:

@@ -251,7 +251,7 @@ def test_shipped_model_writes_python(loaded: Loaded, prompt: str) -> None:
 
 def test_list_names_the_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
-    assert "lm         trained" in capsys.readouterr().out
+    assert "lm             trained" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "soon"])

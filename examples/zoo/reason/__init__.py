@@ -1,0 +1,1 @@
+"""Family `reason`: a small Qwen3 that solves problems step by step."""

@@ -1,0 +1,1 @@
+"""Family `vlm`: a small LLaVA that answers questions about rendered scenes."""
