@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.messages import artifacts, models, onnx_files, policies
+from tests.messages import artifacts, evaluation, models, onnx_files, policies
 from tests.messages.case import Case
 
 CHAPTERS: dict[str, tuple[Case, ...]] = {
@@ -20,6 +20,7 @@ CHAPTERS: dict[str, tuple[Case, ...]] = {
     "Python": models.PYTHON,
     "Artifacts": artifacts.ARTIFACTS,
     "Prompts": artifacts.PROMPTS,
+    "Evaluations and images": evaluation.EVALUATION,
     "Command lines": artifacts.COMMANDS,
     "Environment variables": artifacts.ENVIRONMENT,
 }
