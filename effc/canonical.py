@@ -128,6 +128,15 @@ def _refuse_foreign_operators(program: Program) -> None:
 
 def _refuse_unknown_types(program: Program) -> None:
     """Rewriting needs shapes; where they depend on values, a graph can be run but not compiled."""
+    for stage in program.stages.values():
+        if not any(isinstance(node.meta.get("val"), torch.Tensor) for node in stage.graph.nodes):
+            kinds = ", ".join(f"{spec.name} ({spec.dtype})" for spec in stage.inputs) or "none"
+            raise ModelError(
+                "E0306",
+                f"the model holds no tensor that torch computes with; its inputs are {kinds}",
+                where=program.info.source,
+                help="effc.import_onnx runs it as it is, without compiling it",
+            )
     unknown = [n for _, n in program.nodes() if n.op == "call_function" and _is_untyped(n)]
     if unknown:
         first = unknown[0]

@@ -89,6 +89,7 @@ class InsertCache(Pass):
             )
         for node in calls:
             _check_attention(node)
+        _check_sizes(program, stage)
         found = next(obstacles(stage, stage.token_input), None)
         if found is not None:
             raise PassError(
@@ -109,6 +110,22 @@ class InsertCache(Pass):
         program.page_size = self.page_size
         program.loop = "autoregressive"
         return outcomes
+
+
+def _check_sizes(program: Program, stage: Stage) -> None:
+    sizes = stage.placeholder(str(stage.token_input)).meta["val"].shape[:2]
+    fixed = [
+        f"{name} {size}"
+        for name, size in zip(("batch", "length"), sizes, strict=True)
+        if isinstance(size, int)
+    ]
+    if fixed:
+        raise PassError(
+            "E0405",
+            f"the model takes {' and '.join(fixed)} only; a prompt and the tokens after it differ",
+            where=program.info.source,
+            help="export the model with batch and length left open",
+        )
 
 
 def _check_attention(node: fx.Node) -> None:

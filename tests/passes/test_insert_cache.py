@@ -65,6 +65,21 @@ BROKEN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("sizes", "words"), [((3, 7), "batch 3 and length 7"), ((3, None), "batch 3 ")]
+)
+def test_fixed_sizes_are_refused(sizes: tuple[int, int | None], words: str) -> None:
+    program = canonical(decoder(), *example_ids())
+    ids = program.stages["forward"].placeholder("ids")
+    fake = ids.meta["val"]
+    shape = [fixed or size for fixed, size in zip(sizes, fake.shape, strict=True)]
+    with fake.fake_mode:
+        ids.meta["val"] = torch.empty(shape, dtype=torch.int64)
+    with pytest.raises(PassError, match=words) as caught:
+        InsertCache().requires(program)
+    assert caught.value.code == "E0405"
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_cannot_be_continued_is_refused(name: str, golden: Golden) -> None:
     program = canonical(Broken(BROKEN[name]).eval(), *example_ids())

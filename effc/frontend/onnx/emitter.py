@@ -37,6 +37,9 @@ _DEPENDS_ON_VALUES = (
     NotImplementedError,
 )
 
+# What they say about operands that do not fit; some of torch's decompositions assert.
+_REFUSED = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
+
 
 @dataclass
 class Origin:
@@ -223,7 +226,7 @@ class Emitter:
                 return node.target(*args, **kwargs)  # type: ignore[operator]
         except _DEPENDS_ON_VALUES:
             return None
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except _REFUSED as error:
             leaves = leaves_of((args, kwargs))
             if symbolic_shapes.has_free_unbacked_symbols(leaves):
                 return None
