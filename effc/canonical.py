@@ -130,12 +130,13 @@ def _refuse_unknown_types(program: Program) -> None:
     """Rewriting needs shapes; where they depend on values, a graph can be run but not compiled."""
     for stage in program.stages.values():
         if not any(isinstance(node.meta.get("val"), torch.Tensor) for node in stage.graph.nodes):
-            kinds = ", ".join(f"{spec.name} ({spec.dtype})" for spec in stage.inputs) or "none"
+            names = ", ".join(spec.name for spec in stage.inputs) or "its values"
             raise ModelError(
                 "E0306",
-                f"the model holds no tensor that torch computes with; its inputs are {kinds}",
+                f"the model does not say the number of dimensions of {names}",
                 where=program.info.source,
-                help="effc.import_onnx runs it as it is, without compiling it",
+                help="export the model with shapes for its inputs; "
+                "effc.import_onnx runs it as it is, without compiling it",
             )
     unknown = [n for _, n in program.nodes() if n.op == "call_function" and _is_untyped(n)]
     if unknown:

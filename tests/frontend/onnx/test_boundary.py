@@ -173,3 +173,15 @@ def test_a_carrier_is_not_taken_for_what_it_carries() -> None:
 def test_values_that_no_program_computes_with_are_refused(type: onnx.TypeProto) -> None:
     with pytest.raises(EffcError, match="E0307"):
         identity(type)
+
+
+def test_a_model_without_a_known_rank_runs_but_is_not_compiled() -> None:
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [given], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)])
+    (found,) = effc.import_onnx(model)(torch.tensor([-1.0, 2.0]))
+    assert found.tolist() == [0.0, 2.0]
+    with pytest.raises(EffcError, match="number of dimensions of x") as caught:
+        effc.optimize(model)
+    assert caught.value.code == "E0306"
