@@ -57,7 +57,7 @@ def test_words_that_make_no_tokenizer_are_refused(words: list[str]) -> None:
 def test_rows_are_what_the_tokenizer_reads_and_ask_only_for_answers(part: data.Part) -> None:
     tokenizer = word_tokenizer(WORDS)
     length, asked = 64, part.questions(64)
-    batch = data.batch(part, rows=3, length=length, pool=64, seed=5, index=9)
+    batch = data.batch(part, rows=3, length=length, seed=5, index=9)
     ids, labels = batch["input_ids"], batch["labels"]
     assert ids.shape == labels.shape
     kept = labels != IGNORED
@@ -84,19 +84,15 @@ def test_a_row_is_an_item_of_the_evaluation_followed_by_more_questions() -> None
 
 def test_training_refuses_the_seeds_of_evaluation() -> None:
     with pytest.raises(ValueError, match="below 1000000"):
-        data.batch(PARTS[0], 1, 64, 64, EVALUATION_SEED, 0)
+        data.batch(PARTS[0], 1, 64, EVALUATION_SEED, 0)
 
 
 def test_every_part_has_records_for_its_questions_at_every_length() -> None:
     for part in PARTS:
         for length in LENGTHS[:-2]:
-            batch = data.batch(part, 1, length, max(64, length), seed=1, index=length)
-            assert batch["input_ids"].shape[1] <= CONTEXT
-    longest = max(
-        length + part.questions(length) * (10 if isinstance(part.task, Copy) else 4)
-        for part in PARTS
-        for length in LENGTHS
-    )
+            batch = data.batch(part, 1, length, seed=1, index=length)
+            assert abs(batch["input_ids"].shape[1] - part.tokens(length)) <= 3
+    longest = max(part.tokens(length) for part in PARTS for length in LENGTHS)
     assert longest <= CONTEXT
 
 
@@ -121,7 +117,7 @@ def test_scores_are_weighted_means_without_a_bias_to_zero() -> None:
 
 
 def _training() -> RecallTraining:
-    return RecallTraining(build(config(hidden=64, ffn=64, layers=1), seed=0), seed=0)
+    return RecallTraining(build(config(hidden=64, ffn=64, layers=2), seed=0), seed=0)
 
 
 def test_next_stage_begins_when_every_gating_task_is_good() -> None:
@@ -220,6 +216,22 @@ def test_the_clock_counts_work_and_not_waiting() -> None:
     while time.process_time() < began + 0.05:
         pass
     assert clock(device) - began >= 0.05
+
+
+def test_training_starts_with_heads_that_look_one_word_back_and_for_equal_words() -> None:
+    model = build(config(), seed=0).eval()
+    model.set_attn_implementation("eager")
+    batch = data.batch(PARTS[0], rows=2, length=256, seed=0, index=0)
+    ids, labels = batch["input_ids"], batch["labels"]
+    with torch.no_grad():
+        first, second = model(ids, output_attentions=True).attentions[:2]  # [B, H, T, T]
+    assert first.diagonal(-1, 2, 3).mean() > 0.5
+    found = []
+    for row, place in (labels > EOS_ID).nonzero().tolist():
+        value = int((ids[row] == ids[row, place]).nonzero()[0]) + 1
+        found.append(second[row, :, place, value])
+    # All heads look for the value behind the key asked for, far more than at random.
+    assert (torch.stack(found).mean(0) > 5 / 256).all()
 
 
 def test_shipped_checkpoint_is_small_and_has_heads_enough() -> None:

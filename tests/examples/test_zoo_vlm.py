@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn.functional import one_hot
 from transformers import (
@@ -20,13 +21,18 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from effc.evaluate.tasks.base import IMAGE_WORD, stream
+from effc.evaluate.scoring import run_task
+from effc.evaluate.tasks.base import EVALUATION_SEED, IMAGE_WORD, stream
 from effc.evaluate.tasks.layout import PATCH, PATCHES, Scene
+from effc.evaluate.tasks.registry import task_named
 from effc.evaluate.tasks.rendering import DIGITS
 from effc.evaluate.tasks.scenes import WORDS
+from examples.zoo.__main__ import FAMILIES
+from examples.zoo.scores import answers_of
 from examples.zoo.trainer import Settings
 from examples.zoo.vlm import data
 from examples.zoo.vlm import train as training
+from examples.zoo.vlm.evaluate import TASKS, Misled
 from examples.zoo.vlm.folder import PREPROCESSOR, PROCESSOR, save
 from examples.zoo.vlm.model import IMAGE_ID, IMAGE_TOKENS, build, config
 from examples.zoo.vlm.warmup import (
@@ -39,6 +45,8 @@ from examples.zoo.vlm.warmup import (
     patch_labels,
 )
 from examples.zoo.words import BOS_ID, EOS_ID, IMAGE, word_tokenizer
+
+CHECKPOINT = FAMILIES["vlm"].checkpoint
 
 
 def tiny_tower() -> CLIPVisionConfig:
@@ -235,3 +243,25 @@ def test_saving_rounds_to_half_precision_only(tmp_path: Path) -> None:
     after = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float16)
     assert {name for name, part in after.state_dict().items()} == set(before)
     assert all(torch.equal(part, before[name]) for name, part in after.state_dict().items())
+
+
+def test_shipped_checkpoint_is_small_half_precision_and_documented() -> None:
+    assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) <= 16 * 2**20
+    settings = json.loads((CHECKPOINT / "config.json").read_text())
+    assert settings["dtype"] == "float16" and settings["image_seq_length"] == 196
+    assert settings["text_config"]["num_key_value_heads"] == 4
+    with safe_open(CHECKPOINT / "model.safetensors", "pt") as weights:
+        kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    assert kinds == {"F16"}
+    card = (CHECKPOINT / "README.md").read_text()
+    assert all(name in card for name in TASKS)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_shipped_model_answers_from_the_picture_and_not_from_another(name: str) -> None:
+    task = task_named(name)
+    trained = answers_of(CHECKPOINT)
+    seen = run_task(task, trained, 20, EVALUATION_SEED).score.mean
+    misled = run_task(task, Misled(trained), 20, EVALUATION_SEED).score.mean
+    assert seen >= 0.9
+    assert misled <= seen - 0.25

@@ -68,9 +68,9 @@ def shuffle(rng: np.random.Generator, rows: int, size: int) -> Words:
     return rng.integers(_LARGEST, size=(rows, size)).argsort(axis=1, kind="stable")
 
 
-def draw_keys(rng: np.random.Generator, rows: int, count: int, pool: int) -> Words:
-    """Return [rows, count] of the first `pool` keys, different from one another within a row."""
-    return FIRST_KEY + shuffle(rng, rows, pool)[:, :count]
+def draw_keys(rng: np.random.Generator, rows: int, count: int) -> Words:
+    """Return [rows, count] keys, different from one another within a row."""
+    return FIRST_KEY + shuffle(rng, rows, len(KEYS))[:, :count]
 
 
 def draw_values(rng: np.random.Generator, rows: int, count: int) -> Words:

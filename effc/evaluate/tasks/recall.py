@@ -39,7 +39,6 @@ class RecallTask(Task):
         length: int,
         asked: int = 1,
         place: int | None = None,
-        pool: int = len(KEYS),
     ) -> Draw:
         """Draw B haystacks with Q questions each.
 
@@ -49,7 +48,6 @@ class RecallTask(Task):
             length: Tokens of bos, context and one question.
             asked: Q.
             place: The third of the records that holds the answer; None leaves it open.
-            pool: How many keys there are to draw from; never more words than keys are needed.
 
         Raises:
             ValueError: The haystack has fewer records to ask for.
@@ -98,12 +96,11 @@ class Associative(RecallTask):
         length: int,
         asked: int = 1,
         place: int | None = None,
-        pool: int = len(KEYS),
     ) -> Draw:
         """See `RecallTask.draw`."""
         size = length - 3
         count = int(size * self.density) // 3
-        keys = haystack.draw_keys(rng, rows, count, pool)
+        keys = haystack.draw_keys(rng, rows, count)
         values = haystack.draw_values(rng, rows, count)
         context = haystack.lay_out(rng, haystack.make_records(keys, values), size)
         eligible = np.broadcast_to(haystack.in_third(count, place), keys.shape)
@@ -138,12 +135,11 @@ class QuestionFirst(RecallTask):
         length: int,
         asked: int = 1,
         place: int | None = None,
-        pool: int = len(KEYS),
     ) -> Draw:
         """See `RecallTask.draw`; there is room for one question."""
         if asked != 1:
             raise ValueError("one question stands before a haystack")
-        inner = Associative().draw(rng, rows, length - 1, 1, place, pool)
+        inner = Associative().draw(rng, rows, length - 1, 1, place)
         context = np.concatenate([inner.questions[:, 0], inner.context], axis=1)
         return Draw(context, np.full((rows, 1, 1), CUE), inner.answers)
 
@@ -167,12 +163,11 @@ class TwoHop(RecallTask):
         length: int,
         asked: int = 1,
         place: int | None = None,
-        pool: int = len(KEYS),
     ) -> Draw:
         """See `RecallTask.draw`; the place is that of the second record."""
         size = length - 3
         pairs = size // 6
-        keys = haystack.draw_keys(rng, rows, 2 * pairs, pool)
+        keys = haystack.draw_keys(rng, rows, 2 * pairs)
         first, second = keys[:, :pairs], keys[:, pairs:]
         values = haystack.draw_values(rng, rows, pairs)
         # Links come first in this table, and the record that link i leads to is number pairs + i.
@@ -216,12 +211,11 @@ class Copy(RecallTask):
         length: int,
         asked: int = 1,
         place: int | None = None,
-        pool: int = len(KEYS),
     ) -> Draw:
         """See `RecallTask.draw`. No word but the chaff stands in a haystack twice."""
         size, width = length - 3, 1 + self.span
-        count = min(size // (width + 1), pool // width)
-        words = haystack.draw_keys(rng, rows, count * width, pool).reshape(rows, count, width)
+        count = min(size // (width + 1), len(KEYS) // width)
+        words = haystack.draw_keys(rng, rows, count * width).reshape(rows, count, width)
         records = haystack.make_records(*np.moveaxis(words, 2, 0))
         context = haystack.lay_out(rng, records, size)
         eligible = np.broadcast_to(haystack.in_third(count, place), (rows, count))

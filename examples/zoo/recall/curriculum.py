@@ -8,19 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy
 from transformers import Qwen3ForCausalLM
 
-from effc.evaluate.tasks.haystack import FIRST_KEY, KEYS
 from examples.zoo.recall import data
 from examples.zoo.recall.data import IGNORED, PARTS
-from examples.zoo.words import SPECIALS
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 NEXT_AT, FINISHED_AT = 0.9, 0.98
-# Few words at first: that they are copied as they are is learnt from few, and then holds for all.
-FEWEST_KEYS = 64
-MICRO_TOKENS = 512
+MICRO_TOKENS = 1024
 MICROS = 2
 # A score weighs the last batches most, about this many, and counts once there are so many.
 MEMORY, ENOUGH = 8, 3
@@ -69,11 +65,6 @@ class RecallTraining:
         """Stage and accuracies, in the order of `PARTS`."""
         return f"T {LENGTHS[self.stage]}  " + " ".join(map(self._score, range(len(PARTS))))
 
-    @property
-    def pool(self) -> int:
-        """How many of the keys are in use at this stage."""
-        return min(len(KEYS), max(FEWEST_KEYS, LENGTHS[self.stage]))
-
     def state(self) -> dict[str, Any]:
         """Return stage and scores."""
         return {"stage": self.stage, **vars(self.scores)}
@@ -97,8 +88,8 @@ class RecallTraining:
         stage = self.stage if micro % 2 == 0 else int(rng.integers(self.stage + 1))
         part = int(rng.choice(len(PARTS), p=[part.share for part in PARTS]))
         length = LENGTHS[stage]
-        rows = max(1, MICRO_TOKENS // length)
-        drawn = data.batch(PARTS[part], rows, length, self.pool, self.seed, index)
+        rows = max(1, MICRO_TOKENS // PARTS[part].tokens(length))
+        drawn = data.batch(PARTS[part], rows, length, self.seed, index)
         return {**drawn, "part": torch.tensor(part), "stage": torch.tensor(stage)}
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
@@ -106,10 +97,7 @@ class RecallTraining:
         labels = batch["labels"]
         asked = labels != IGNORED
         states = self.model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
-        # Words that are not in use yet are no candidates: to be wrong all the time would make
-        # them all alike.
-        used = len(SPECIALS) + FIRST_KEY + self.pool
-        logits = linear(states[asked], self.model.lm_head.weight[:used]).float()
+        logits = self.model.lm_head(states[asked]).float()
         if int(batch["stage"]) == self.stage:
             right = torch.ones_like(asked)
             right[asked] = logits.argmax(-1) == labels[asked]

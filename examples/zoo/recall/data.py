@@ -34,6 +34,7 @@ class Part:
     Attributes:
         share: How often the task is drawn.
         asked: The most questions after a haystack.
+        turn: Tokens of a question with its answer.
         spacing: Tokens of a haystack for every question; more than it has for every record.
         gates: Whether the curriculum waits for this task.
     """
@@ -41,6 +42,7 @@ class Part:
     task: RecallTask
     share: float
     asked: int
+    turn: int
     spacing: int
     gates: bool = True
 
@@ -48,28 +50,29 @@ class Part:
         """Return how many questions follow a haystack of this length."""
         return max(1, min(self.asked, length // self.spacing))
 
+    def tokens(self, length: int) -> int:
+        """Return how long a training row is, its questions included."""
+        return length + self.questions(length) * self.turn
+
 
 # Copying teaches the step that all tasks share, finding what followed the same word before, at
 # every word of an answer.
 PARTS = (
-    Part(Associative(), 0.2, asked=64, spacing=4),
-    Part(Needle(), 0.1, asked=64, spacing=6),
-    Part(QuestionFirst(), 0.2, asked=1, spacing=64),
-    Part(TwoHop(), 0.2, asked=64, spacing=8, gates=False),
-    Part(Copy(), 0.3, asked=16, spacing=11),
+    Part(Associative(), 0.2, asked=64, turn=4, spacing=4),
+    Part(Needle(), 0.1, asked=64, turn=4, spacing=6),
+    Part(QuestionFirst(), 0.2, asked=1, turn=3, spacing=64),
+    Part(TwoHop(), 0.2, asked=64, turn=4, spacing=8, gates=False),
+    Part(Copy(), 0.3, asked=16, turn=11, spacing=11),
 )
 
 
-def batch(
-    part: Part, rows: int, length: int, pool: int, seed: int, index: int
-) -> dict[str, Tensor]:
+def batch(part: Part, rows: int, length: int, seed: int, index: int) -> dict[str, Tensor]:
     """Draw a micro-batch of one task.
 
     Args:
         part: The task and how it is asked.
         rows: B.
         length: Tokens of bos, context and one question.
-        pool: How many of the keys are used.
         seed: Of the run.
         index: Of the micro-batch in it.
 
@@ -78,7 +81,7 @@ def batch(
     """
     if not 0 <= seed < EVALUATION_SEED:
         raise ValueError(f"training seeds are below {EVALUATION_SEED}; {seed} is for evaluation")
-    draw = part.task.draw(stream(seed, index), rows, length, part.questions(length), pool=pool)
+    draw = part.task.draw(stream(seed, index), rows, length, part.questions(length))
     ids, scored = lay_rows(draw)
     labels = np.where(scored[:, 1:], ids[:, 1:], IGNORED)
     return {

@@ -21,7 +21,7 @@ from examples.zoo.words import BOS_ID, EOS_ID, PAD_ID, word_tokenizer
 # Stages take most of the budget at the full rate; what was learnt settles in the last fifth.
 ANNEAL_FROM = 0.8
 # Answers are few and their gradients noisy, which Muon does not average out.
-MATRIX_RATE, OTHER_RATE = 1e-3, 2e-3
+MATRIX_RATE, OTHER_RATE = 2e-3, 2e-3
 
 
 def train(out: Path, settings: Settings) -> None:
