@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from effc.evaluate.tasks.base import EVALUATION_SEED
 from effc.evaluate.tasks.haystack import WORDS
-from effc.evaluate.tasks.recall import Associative, Copy, Needle, QuestionFirst, RecallTask
+from effc.evaluate.tasks.recall import Associative, Copy, Needle, QuestionFirst, RecallTask, TwoHop
 from examples.zoo.__main__ import FAMILIES
 from examples.zoo.recall import data
 from examples.zoo.recall.curriculum import ENOUGH, LENGTHS, RecallTraining, Scores, answers_right
@@ -69,7 +69,7 @@ def test_rows_are_what_the_tokenizer_reads_and_ask_only_for_answers(part: data.P
         # Up to the first answer, a row is a prompt of the length asked for.
         assert kept[row].nonzero()[0] == length - 1
     answer = kept[0].sum() // asked
-    assert answer == (9 if isinstance(part.task, Copy) else 2)
+    assert answer == {Copy: 9, TwoHop: 3}.get(type(part.task), 2)
 
 
 def test_a_row_is_an_item_of_the_evaluation_followed_by_more_questions() -> None:

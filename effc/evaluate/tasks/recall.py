@@ -150,11 +150,11 @@ class QuestionFirst(RecallTask):
 
 @dataclass(frozen=True)
 class TwoHop(RecallTask):
-    """`a b ;` and elsewhere `b value ;`, then `follow a`. Not every model that recalls can."""
+    """`a b ;` and elsewhere `b value ;`, then `follow a`: the answer is `b value`."""
 
     name: ClassVar[str] = "recall.two-hop"
-    summary: ClassVar[str] = "a key leads to a key, that one to a value"
-    chance: ClassVar[float] = 1 / len(VALUES)
+    summary: ClassVar[str] = "a key leads to a key, that one to a value; both are asked for"
+    chance: ClassVar[float] = 1 / (len(KEYS) * len(VALUES))
 
     def draw(
         self,
@@ -177,13 +177,15 @@ class TwoHop(RecallTask):
         eligible = haystack.in_third(2 * pairs, place) & (order >= pairs)
         chosen = haystack.take(order, haystack.pick(rng, eligible, asked)) - pairs
         questions = haystack.after(FOLLOW, haystack.take(first, chosen))
-        return Draw(context, questions, haystack.take(values, chosen)[:, :, None])
+        answers = np.stack([haystack.take(part, chosen) for part in (second, values)], axis=2)
+        return Draw(context, questions, answers)
 
     def shortcut(self, item: Item) -> str:
-        """The last value that a record ends with."""
+        """The last record that ends with a value."""
         words = item.context.split()
         ends = [at for at, word in enumerate(words) if word == MARKS[haystack.END]]
-        return next(words[at - 1] for at in reversed(ends) if words[at - 1] in VALUES)
+        last = next(at for at in reversed(ends) if words[at - 1] in VALUES)
+        return " ".join(words[last - 2 : last])
 
     def oracle(self, item: Item) -> list[int]:
         """Both records."""

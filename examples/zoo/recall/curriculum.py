@@ -18,6 +18,8 @@ LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 NEXT_AT, FINISHED_AT = 0.9, 0.98
 MICRO_TOKENS = 1024
 MICROS = 2
+# How much more often a task is drawn that holds up the stage.
+FOCUS = 4
 # A score weighs the last batches most, about this many, and counts once there are so many.
 MEMORY, ENOUGH = 8, 3
 
@@ -86,11 +88,17 @@ class RecallTraining:
         # Two numbers after the seed: a stream that no item of any set has.
         rng = np.random.Generator(np.random.PCG64([self.seed, index, 1]))
         stage = self.stage if micro % 2 == 0 else int(rng.integers(self.stage + 1))
-        part = int(rng.choice(len(PARTS), p=[part.share for part in PARTS]))
+        part = self._choose(rng)
         length = LENGTHS[stage]
         rows = max(1, MICRO_TOKENS // PARTS[part].tokens(length))
         drawn = data.batch(PARTS[part], rows, length, self.seed, index)
         return {**drawn, "part": torch.tensor(part), "stage": torch.tensor(stage)}
+
+    def _choose(self, rng: np.random.Generator) -> int:
+        """Draw a task, more often one that is not learnt yet at this stage."""
+        learnt = np.array([self.scores.mean(index) >= NEXT_AT for index in range(len(PARTS))])
+        shares = np.array([part.share for part in PARTS]) * np.where(learnt, 1, FOCUS)
+        return int(rng.choice(len(PARTS), p=shares / shares.sum()))
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean cross-entropy of the answers' tokens, and keep the accuracy."""

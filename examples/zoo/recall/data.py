@@ -61,7 +61,7 @@ PARTS = (
     Part(Associative(), 0.2, asked=64, turn=4, spacing=4),
     Part(Needle(), 0.1, asked=64, turn=4, spacing=6),
     Part(QuestionFirst(), 0.2, asked=1, turn=3, spacing=64),
-    Part(TwoHop(), 0.2, asked=64, turn=4, spacing=8, gates=False),
+    Part(TwoHop(), 0.2, asked=64, turn=5, spacing=8, gates=False),
     Part(Copy(), 0.3, asked=16, turn=11, spacing=11),
 )
 

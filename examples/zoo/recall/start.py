@@ -17,18 +17,17 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 SHARP, FAST = 8, 16
 # How much of queries and keys is constant in the first layer; how much of them is fast later on.
 STRENGTH, FAST_SHARE = 0.4, 0.3
-# How much the heads of these layers write of what they read, and how sharply they look.
-VALUE_GAIN, FIRST_GAIN, LATER_GAIN, SHARPNESS = 0.25, 0.25, 1.0, 2.0
+# How much the heads of the two layers write of what they read, and how sharply they look.
+VALUE_GAIN, FIRST_GAIN, SECOND_GAIN, SHARPNESS = 0.25, 0.25, 1.0, 2.0
 
 
 @torch.no_grad()
 def lay_out_recall(model: Qwen3ForCausalLM) -> None:
-    """Change the weights of embedding and first three layers; draws from torch's generator.
+    """Change the weights of embedding and first two layers; draws from torch's generator.
 
     The first layer's heads attend one word back and write what they read there, turned by a
-    rotation R so that it is not taken for the word itself. The next layers' queries of x and keys
-    of y agree where x = R^T y, and their heads write what they read as it is. There are two such
-    layers because a look-up may need the result of another one.
+    rotation R so that it is not taken for the word itself. The second layer's queries of x and
+    keys of y agree where x = R^T y, and its heads write what they read as it is.
     """
     settings = model.config
     hidden = settings.hidden_size
@@ -36,15 +35,14 @@ def lay_out_recall(model: Qwen3ForCausalLM) -> None:
     shared = torch.randn(hidden) / hidden**0.5
     words.copy_((torch.randn_like(words) / hidden**0.5 + shared) / 2)
     rotation = nn.init.orthogonal_(torch.empty(hidden, hidden))
-    first, *later = (layer.self_attn for layer in model.model.layers[:3])
+    first, second = (layer.self_attn for layer in model.model.layers[:2])
     _attend_one_back(first, shared, model.model.rotary_emb.inv_freq[:SHARP])
     own = torch.eye(hidden) - torch.outer(shared, shared) / shared.square().sum()
-    first.q_norm.weight *= SHARPNESS
     _write_what_is_read(first, own, FIRST_GAIN * rotation, settings)
-    for attention in later:
+    _attend_to_what_follows_equals(second, own, rotation, settings)
+    _write_what_is_read(second, own, SECOND_GAIN * torch.eye(hidden), settings)
+    for attention in (first, second):
         attention.q_norm.weight *= SHARPNESS
-        _attend_to_what_follows_equals(attention, own, rotation, settings)
-        _write_what_is_read(attention, own, LATER_GAIN * torch.eye(hidden), settings)
 
 
 def _attend_one_back(attention: nn.Module, shared: Tensor, angles: Tensor) -> None:
